@@ -1,0 +1,1 @@
+"""Route 1: hear it. A waveform becomes one vector, through a speech encoder."""

@@ -1,0 +1,7 @@
+"""`python -m speechtaxi` is `speechtaxi`."""
+
+import sys
+
+from speechtaxi.cli import main
+
+sys.exit(main())

@@ -1,0 +1,80 @@
+"""The command `speechtaxi`: names the front doors and opens the one that is asked for."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from importlib import import_module
+
+from speechtaxi.errors import InputError
+
+COMMANDS = {
+    "fit": ("speechtaxi.train", "train a model (Lightning CLI)"),
+    "validate": ("speechtaxi.train", "score a run on its dev split"),
+    "test": ("speechtaxi.train", "score a run on its test split"),
+    "predict": ("speechtaxi.train", "write a run's predictions for its test split"),
+    "transcribe": ("speechtaxi.transcribe", "fill the transcript store with a recogniser"),
+    "classify": ("speechtaxi.classify", "tell the topics of audio files with a trained model"),
+    "export": ("speechtaxi.export", "write a run's best model as a folder to share"),
+    "report": ("speechtaxi.report", "compare systems from their predictions"),
+    "data": ("speechtaxi.check", "check a corpus: counts, damage, balance, leakage"),
+    "synthesize": ("speechtaxi.synthesize", "speak a table of texts with eSpeak NG"),
+    "demo": ("speechtaxi.demo", "the whole comparison on synthetic news, offline"),
+}
+
+
+def usage() -> str:
+    """Return the overview of all commands."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return (
+        "usage: speechtaxi COMMAND [ARGUMENTS]\n\n"
+        "What is each clip about? Hear it (E2E) or read it (cascade), and compare.\n\n"
+        f"{rows}\n\n'speechtaxi COMMAND --help' tells a command's arguments."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit status.
+
+    0: done. 1: some inputs failed, the rest is done. 2: nothing could be done, one line says why.
+    130: interrupted.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if argv[0] == "--version":
+        from speechtaxi import __version__
+
+        print(f"speechtaxi {__version__}")
+        return 0
+    name, *arguments = argv
+    if name not in COMMANDS:
+        print(
+            f"speechtaxi: unknown command '{name}'; use one of {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        door = import_module(COMMANDS[name][0])
+        return door.main([name, *arguments] if COMMANDS[name][0].endswith(".train") else arguments)
+    except InputError as error:
+        print(f"speechtaxi {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"speechtaxi {name}: interrupted; what is done is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"speechtaxi {name}: cannot write: {error.strerror}{where}; make room or choose "
+            "another folder, then repeat the command: what is done is kept",
+            file=sys.stderr,
+        )
+        return 2

@@ -1,0 +1,74 @@
+"""The records that travel through the house: what was said, what was read, what was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Split = Literal["train", "dev", "test", "predict"]
+Flag = Literal["empty", "looping", "truncated", "unsupported_language", "silent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One clip: a manifest row, or a file to classify."""
+
+    id: str
+    """Unique in its manifest."""
+    language: str
+    """ISO 639-3 (the two Twi varieties keep their corpus codes); "und" where it is not known."""
+    audio: str | None = None
+    """Path of the file that holds the clip; None for text-only corpora."""
+    split: Split = "predict"
+    start: float = 0.0
+    """Where the clip begins in the file, in seconds."""
+    duration: float | None = None
+    """Length in seconds; None reads to the end of the file."""
+    text: str | None = None
+    """Gold transcript in the native script."""
+    label: str | None = None
+    group: str | None = None
+    """The verse or sentence behind the clip, the same across languages and recordings."""
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What a recogniser wrote for one clip: a row of the transcript store."""
+
+    key: str
+    """Hash of the audio bytes and segment, plus the recogniser's fingerprint."""
+    text: str
+    """Native or romanised, as the recogniser wrote it."""
+    language: str | None = None
+    """The language that the recogniser was told to expect."""
+    heard: str | None = None
+    """The language that it recognised, where it tells."""
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
+    compression_ratio: float | None = None
+    flags: tuple[Flag, ...] = ()
+    seconds: float = 0.0
+    """Processing time spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One system's answer for one clip: a row of predictions-<split>.jsonl."""
+
+    id: str
+    group: str
+    language: str
+    label: str | None
+    """Gold label, where known."""
+    prediction: str
+    probabilities: Mapping[str, float]
+    """By label, in the order of the label set; sums to 1."""
+    text: str | None = None
+    """What a text classifier read; None for E2E."""
+    reference: str | None = None
+    """The gold text in the same view as `text`, where known: the two give the CER."""
+    duration: float | None = None
+    """Seconds of audio."""
+    flags: tuple[Flag, ...] = field(default=())
