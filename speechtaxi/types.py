@@ -72,3 +72,40 @@ class Prediction:
     duration: float | None = None
     """Seconds of audio."""
     flags: tuple[Flag, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Where predictions come from: run.json in a run folder.
+
+    Only `system` and `route` are required, so that other people's predictions can be compared too.
+    """
+
+    system: str
+    """The name that reports print, unique among the runs compared."""
+    route: Literal["e2e", "cascade", "baseline"]
+    view: str | None = None
+    """What a text classifier reads: native, romanized, gold or gold_romanized."""
+    recognizer: str | None = None
+    """Fingerprint of the recogniser behind the transcripts."""
+    train_languages: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    setup: str | None = None
+    """in-language, all-languages or zero-shot, where a run is only one of them."""
+    seed: int | None = None
+    data_fingerprint: str | None = None
+    parameters: int | None = None
+    """Number of weights that the route needs to answer, trained here or not."""
+    audio_hours: float | None = None
+    """Hours of training audio."""
+    clips: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Clips by split."""
+    skipped: int = 0
+    flagged: Mapping[str, int] = field(default_factory=dict[str, int])
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Wall-clock seconds by stage (fit, predict, transcribe)."""
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    git_commit: str | None = None
+    hardware: Mapping[str, str] = field(default_factory=dict[str, str])
+    notes: tuple[str, ...] = ()
+    """What a reader must know, such as "synthetic speech"; reports repeat it."""
