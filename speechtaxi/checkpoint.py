@@ -1,0 +1,113 @@
+"""Opens trained models: run folders and exported model folders, never pickles.
+
+A model is a class name, plain settings, and tensors. The class must be one of the two routes', so a
+checkpoint cannot name code of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from speechtaxi.errors import InputError
+
+ROUTES = ("e2e", "cascade")
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is on disk of a trained model."""
+
+    class_path: str
+    settings: dict[str, Any]
+    state: dict[str, Tensor]
+    folder: Path
+
+
+def is_model(folder: str | Path) -> bool:
+    """Tell whether a folder is a run folder with a checkpoint or an exported model folder."""
+    folder = Path(folder)
+    if (folder / "checkpoints" / "best.ckpt").is_file():
+        return True
+    config = folder / CONFIG
+    return config.is_file() and "class_path" in json.loads(config.read_text(encoding="utf-8"))
+
+
+def weights_file(folder: str | Path) -> Path:
+    """Return the file that holds a model's weights.
+
+    Raises:
+        InputError: the folder is absent, or holds no model.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"no model folder {folder}; give a run folder or an exported model folder")
+    for name in ("checkpoints/best.ckpt", WEIGHTS):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(
+        f"{folder} holds neither checkpoints/best.ckpt nor {WEIGHTS}; "
+        "give a run folder whose fit has finished an epoch, or an exported model folder"
+    )
+
+
+def read(folder: str | Path) -> Saved:
+    """Read a model's class name, settings and weights without building it.
+
+    Raises:
+        InputError: no model is there, its files are damaged, or it names a class of neither route.
+    """
+    path = weights_file(folder)
+    try:
+        if path.name == WEIGHTS:
+            from safetensors.torch import load_file
+
+            config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+            class_path, settings, state = config["class_path"], config["settings"], load_file(path)
+        else:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            class_path, settings = saved["class_path"], saved["hyper_parameters"]
+            state = saved["state_dict"]
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} is damaged or not from speechtaxi ({reason}); copy or train it again"
+        ) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise InputError(f"{path} is damaged ({error}); copy or export it again") from error
+    return Saved(class_path, settings, state, Path(folder))
+
+
+def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> LightningModule:
+    """Build a trained model, ready to classify (or to recognise), on the CPU.
+
+    Args:
+        folder: a run folder, or a model folder written by `speechtaxi export`.
+        allow_remote_code: pretrained encoders whose own modelling code may be run, by name.
+
+    Raises:
+        InputError: no usable model is there.
+    """
+    saved = read(folder)
+    package, _, name = saved.class_path.rpartition(".")
+    if package not in ROUTES or not name.isidentifier():
+        raise InputError(f"{folder} names the class {saved.class_path}, which is of neither route")
+    model_class = getattr(import_module(package), name)
+    settings = dict(saved.settings)
+    if "allow_remote_code" in settings:  # what a checkpoint says of itself is no permission
+        settings["allow_remote_code"] = list(allow_remote_code)
+    model = model_class(**settings)
+    model.load_state_dict(saved.state)
+    model.source = str(folder)
+    return model.eval()

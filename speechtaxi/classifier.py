@@ -1,0 +1,242 @@
+"""The shared half of both routes: head, loss, optimiser, scores, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechtaxi import audio
+from speechtaxi.batch import Batch, buckets, collate
+from speechtaxi.errors import InputError
+from speechtaxi.labels import label_set
+from speechtaxi.languages import UNKNOWN
+from speechtaxi.metrics import epoch_scores
+from speechtaxi.optimizer import Optimizer
+from speechtaxi.types import Flag, Prediction, Utterance
+
+
+class Classifier(LightningModule):
+    """One vector per clip, from a route, through one shared head.
+
+    A route defines `embed` (and, if it reads, `read`). Everything else is the same lines for both,
+    so that two runs differ in hearing or reading and in nothing else.
+
+    Args:
+        labels: a named label set or the labels themselves; linked to `data.labels`.
+        lr: peak learning rate of the head and of what is trained from scratch.
+        encoder_lr: peak learning rate of the encoder; None uses `lr`.
+        weight_decay: AdamW's, for matrices only.
+        warmup: share of the steps over which the learning rate rises.
+        schedule: how it then falls to zero.
+        dropout: before the head.
+        label_smoothing: of the cross-entropy.
+        class_weights: weigh topics by inverse frequency in the training clips.
+    """
+
+    needs: Literal["waveforms", "files", "text"] = "waveforms"
+    """What a batch must bring: decoded audio, paths of audio, or gold text alone."""
+    route: Literal["e2e", "cascade"]
+
+    def __init__(
+        self,
+        labels: str | list[str],
+        *,
+        lr: float = 1e-3,
+        encoder_lr: float | None = None,
+        weight_decay: float = 0.01,
+        warmup: float = 0.1,
+        schedule: Literal["linear", "cosine"] = "linear",
+        dropout: float = 0.1,
+        label_smoothing: float = 0.0,
+        class_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        self.labels = label_set(labels)
+        self.optimizer = Optimizer(lr, encoder_lr, weight_decay, warmup, schedule)
+        self.dropout = nn.Dropout(dropout)
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+        self.register_buffer("loss_weights", torch.ones(len(self.labels)), persistent=False)
+        self.dev_scores = epoch_scores(len(self.labels), "dev/")
+        self.test_scores = epoch_scores(len(self.labels), "test/")
+        self.source = ""
+
+    def build_head(self, dim: int) -> None:
+        """Add the head once the route knows its vector's size."""
+        self.head = nn.Linear(dim, len(self.labels))
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Return one vector per clip, (B, D)."""
+        raise NotImplementedError
+
+    def read(self, utterances: Sequence[Utterance]) -> Sequence[tuple[str | None, str | None]]:
+        """Return what the route reads of each clip, and the gold text in the same view."""
+        return [(None, None)] * len(utterances)
+
+    def flags(self, utterance: Utterance) -> tuple[Flag, ...]:
+        """Return what a user should know of how this clip was read."""
+        return ()
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits, (B, C), in the order of `labels`."""
+        return self.head(self.dropout(self.embed(batch)))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the class, so that `checkpoint.load` builds the right one."""
+        checkpoint["class_path"] = f"{type(self).__module__.split('.')[0]}.{type(self).__name__}"
+
+    def setup(self, stage: str) -> None:
+        """Take the topics' weights from the training clips."""
+        if stage == "fit" and self.class_weights:
+            self.loss_weights.copy_(self.trainer.datamodule.class_weights())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Return the loss of a batch."""
+        if not len(batch):  # all its files were damaged
+            return None
+        loss = F.cross_entropy(
+            self(batch), batch.labels, self.loss_weights, label_smoothing=self.label_smoothing
+        )
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch of dev clips."""
+        if not len(batch):
+            return
+        logits = self(batch)
+        loss = F.cross_entropy(logits, batch.labels)
+        self.dev_scores.update(logits, batch.labels)
+        self.log("dev/loss", loss, batch_size=len(batch), sync_dist=True)
+        self.log_dict(self.dev_scores, prog_bar=True, on_epoch=True, batch_size=len(batch))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        """Score a batch of test clips and return its predictions."""
+        if not len(batch):
+            return []
+        logits = self(batch)
+        known = batch.labels >= 0
+        if known.any():
+            self.test_scores.update(logits[known], batch.labels[known])
+            self.log_dict(self.test_scores, on_epoch=True, batch_size=len(batch))
+        return self.predictions(batch, logits)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[Prediction]:
+        """Return the predictions of a batch."""
+        return self.predictions(batch, self(batch)) if len(batch) else []
+
+    def predictions(self, batch: Batch, logits: Tensor) -> list[Prediction]:
+        """Turn logits (B, C) into rows."""
+        probabilities = logits.float().softmax(-1).cpu()
+        rows: list[Prediction] = []
+        read = self.read(batch.utterances)
+        for utterance, chances, (text, reference), samples in zip(
+            batch.utterances, probabilities, read, batch.lengths.tolist(), strict=True
+        ):
+            rows.append(
+                Prediction(
+                    id=utterance.id,
+                    group=utterance.group or utterance.id,
+                    language=utterance.language,
+                    label=utterance.label,
+                    prediction=self.labels[int(chances.argmax())],
+                    probabilities=dict(zip(self.labels, chances.tolist(), strict=True)),
+                    text=text,
+                    reference=reference,
+                    duration=round(samples / audio.SAMPLE_RATE, 3)
+                    if samples
+                    else utterance.duration,
+                    flags=self.flags(utterance),
+                )
+            )
+        return rows
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return AdamW with warm-up, stepped by batch."""
+        return self.optimizer.configure(self)
+
+    @torch.inference_mode()
+    def classify(
+        self,
+        paths: str | Path | Sequence[str | Path | Utterance],
+        *,
+        language: str = UNKNOWN,
+        batch_seconds: float = 60.0,
+        batch_size: int = 8,
+        failed: list[tuple[str, str]] | None = None,
+        chunk: int = 64,
+    ) -> Iterator[Prediction]:
+        """Tell the topic of audio files, in the order given, in bounded memory.
+
+        Args:
+            paths: files, folders or glob patterns, or utterances.
+            language: ISO 639-3 of files that do not say; a recogniser must know it.
+            batch_seconds, batch_size: the most audio and clips in a batch; as the model classifies
+                clips of similar length together, `chunk` clips are read ahead.
+            failed: collects (path, reason) of files that cannot be used; without it they raise.
+
+        Raises:
+            InputError: a path does not exist, or (without `failed`) a file cannot be used.
+        """
+        self.eval()
+        given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        clips = [
+            clip
+            for one in given
+            for clip in (
+                [one]
+                if isinstance(one, Utterance)
+                else [
+                    Utterance(str(p), language, audio=str(p)) for p in audio.find_audio([str(one)])
+                ]
+            )
+        ]
+        for start in range(0, len(clips), chunk):
+            yield from self._classify(
+                clips[start : start + chunk], batch_seconds, batch_size, failed
+            )
+
+    def _classify(
+        self,
+        clips: list[Utterance],
+        batch_seconds: float,
+        batch_size: int,
+        failed: list[tuple[str, str]] | None,
+    ) -> Iterator[Prediction]:
+        waveforms, silent, usable = [], set[str](), list[Utterance]()
+        for clip in clips:
+            try:
+                if clip.audio is None:
+                    raise InputError(f"{clip.id} names no audio file")
+                waveform = audio.load(clip.audio, clip.start, clip.duration)
+            except InputError as error:
+                if failed is None:
+                    raise
+                failed.append((clip.id, str(error)))
+                continue
+            if audio.is_silent(waveform):
+                silent.add(clip.id)
+            usable.append(clip)
+            waveforms.append(waveform)
+        seconds = [len(waveform) / audio.SAMPLE_RATE for waveform in waveforms]
+        order = sorted(range(len(seconds)), key=seconds.__getitem__)
+        rows: dict[int, Prediction] = {}
+        for batch_indices in buckets(seconds, order, batch_seconds, batch_size):
+            batch = collate(
+                [usable[i] for i in batch_indices],
+                [waveforms[i] for i in batch_indices],
+                [-1] * len(batch_indices),
+            ).to(self.device)
+            rows.update(zip(batch_indices, self.predict_step(batch), strict=True))
+        for index in range(len(usable)):
+            row = rows[index]
+            if row.id in silent:
+                row = replace(row, flags=(*row.flags, "silent"))
+            yield row

@@ -1,0 +1,72 @@
+"""Loads from the model hub, its cache or a local folder, and says plainly where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from speechtaxi.errors import InputError
+
+OFFLINE = (
+    "download it on a connected machine and give the local folder, or set HF_HOME to a copied "
+    "cache and HF_HUB_OFFLINE=1"
+)
+
+
+def from_hub(auto_class: Any, name: str, **options: Any) -> Any:
+    """Return `auto_class.from_pretrained(name)`, with one clear line where it cannot be had.
+
+    Raises:
+        InputError: the folder is incomplete, or the hub cannot be reached or does not know it.
+    """
+    try:
+        return auto_class.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot load {name}: {first_line(error)} - {OFFLINE}") from error
+
+
+def is_allowed(name: str, settings: dict[str, Any] | None, allowed: Collection[str]) -> bool:
+    """Tell whether a model brings modelling code of its own that may be run.
+
+    Args:
+        name: hub id or folder.
+        settings: the model's configuration; None reads it from `name`.
+        allowed: names whose code may be run.
+
+    Raises:
+        InputError: it brings code that is not allowed, or its configuration cannot be read.
+    """
+    if settings is None:
+        try:
+            settings, _ = PreTrainedConfig.get_config_dict(name)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot load {name}: {first_line(error)} - {OFFLINE}") from error
+    if "auto_map" not in settings:
+        return False
+    if str(Path(name)) not in {str(Path(one)) for one in allowed}:
+        raise InputError(
+            f"{name} brings modelling code of its own, which is not run unasked; read it, then "
+            f"allow it by name: --model.allow_remote_code '[{name}]' in training, "
+            f"--allow_remote_code {name} elsewhere"
+        )
+    return True
+
+
+def plain(value: Any) -> Any:
+    """Keep what a checkpoint may hold: numbers, strings, lists and dicts."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
