@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,8 @@ class SpeechDataModule(LightningDataModule):
         languages: languages to train and validate on; None takes all.
         test_languages: languages to test and predict on; None takes `languages`.
         test_split: the split that `test` and `predict` use.
+        dev_share: where the manifests have no dev split, the share of the training groups (verses,
+            sentences; clips where there is no group) that becomes one, chosen by hash.
         batch_seconds: the most audio in a batch, padding included.
         batch_size: the most clips in a batch.
         max_seconds: longer clips are cut to this.
@@ -110,6 +113,7 @@ class SpeechDataModule(LightningDataModule):
         languages: list[str] | None = None,
         test_languages: list[str] | None = None,
         test_split: Literal["train", "dev", "test", "predict"] = "test",
+        dev_share: float = 0.0,
         batch_seconds: float = 120.0,
         batch_size: int = 16,
         max_seconds: float = 60.0,
@@ -125,7 +129,7 @@ class SpeechDataModule(LightningDataModule):
         self.labels = label_set(labels) if labels is not None else None
         self.columns, self.label_names, self.language = columns, label_names, language
         self.languages, self.test_languages = languages, test_languages
-        self.test_split = test_split
+        self.test_split, self.dev_share = test_split, dev_share
         self.batch_seconds, self.batch_size, self.max_seconds = (
             batch_seconds,
             batch_size,
@@ -162,8 +166,16 @@ class SpeechDataModule(LightningDataModule):
                             f"{row.id} has the label '{row.label}', which is not in the label set "
                             f"{self.labels}; map it with data.label_names or mend data.labels"
                         )
+            if not any(row.split == "dev" for row in rows):
+                rows = [self._held_out(row) for row in rows]
             self._utterances = rows
         return self._utterances
+
+    def _held_out(self, row: Utterance) -> Utterance:
+        """Move a training clip to dev if the hash of its group says so."""
+        digest = hashlib.blake2b((row.group or row.id).encode(), digest_size=4).digest()
+        chosen = int.from_bytes(digest, "big") < self.dev_share * 2**32
+        return replace(row, split="dev") if chosen and row.split == "train" else row
 
     def select(self, split: str) -> list[Utterance]:
         """Return the clips of a split in the languages asked for.
@@ -188,6 +200,7 @@ class SpeechDataModule(LightningDataModule):
             raise InputError(
                 f"no clip of {', '.join(self.manifests)} is in split '{split}'"
                 f"{' in ' + ', '.join(wanted) if wanted else ''}; there are: {dict(splits)}"
+                + ("; --data.dev_share 0.1 holds out some of train" if split == "dev" else "")
             )
         if self.labels is not None and split in ("train", "dev"):
             bare = [row.id for row in rows if row.label is None]
@@ -299,10 +312,9 @@ class SpeechDataModule(LightningDataModule):
 
     def describe(self) -> dict[str, object]:
         """Return what a run record tells of the data."""
-        rows = [row for clips in self.clips.values() for row in clips.utterances]
         train = self.clips["train"].utterances if "train" in self.clips else []
         return {
-            "data_fingerprint": records.fingerprint(rows),
+            "data_fingerprint": records.fingerprint(self.utterances),
             "train_languages": tuple(sorted({row.language for row in train})),
             "clips": {split: len(clips) for split, clips in self.clips.items()},
             "audio_hours": round(sum(row.duration or 0.0 for row in train) / 3600, 4),

@@ -1,0 +1,174 @@
+"""Writes a run folder's record: run.json, predictions, and a line per epoch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from speechtaxi import records
+from speechtaxi.types import Prediction, RunRecord
+
+RECORDED = ("speechtaxi", "torch", "torchaudio", "lightning", "transformers", "uroman", "numpy")
+
+
+class RunWriter(Callback):
+    """Keeps run.json, and writes predictions-<split>.jsonl after a test or a prediction.
+
+    With several processes the first one gathers and writes; every clip has one row, in the
+    manifest's order.
+    """
+
+    def __init__(
+        self, folder: str | Path, system: str | None = None, notes: list[str] | None = None
+    ):
+        self.folder = Path(folder)
+        self.system = system or self.folder.resolve().name
+        self.notes = tuple(notes or ())
+        self.rows: list[Prediction] = []
+        self.started = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.rows, self.started = [], time.monotonic()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the training: the run is finished from here on."""
+        data = trainer.datamodule.describe()
+        record = RunRecord(
+            system=self.system,
+            route=getattr(pl_module, "route", "cascade"),
+            view=getattr(pl_module, "view", None),
+            recognizer=_fingerprint(pl_module),
+            labels=tuple(getattr(pl_module, "labels", ())),
+            seed=_seed(),
+            parameters=sum(p.numel() for p in pl_module.parameters()),
+            seconds={"fit": self._seconds()},
+            versions={name: version(name) for name in RECORDED}
+            | {"python": sys.version.split()[0]},
+            git_commit=_git_commit(),
+            hardware=_hardware(trainer),
+            notes=self.notes + _too_long(pl_module),
+            **data,
+        )
+        if trainer.is_global_zero:
+            records.write_run(self.folder, record)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        self.rows += outputs or []
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        self.rows += outputs or []
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, "test")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, "predict")
+
+    def _write(self, trainer: Trainer, stage: str) -> None:
+        rows = self.rows
+        if trainer.world_size > 1:
+            shares: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(shares, rows)
+            rows = [row for share in shares for row in share]
+        if not rows or not trainer.is_global_zero:
+            return
+        data = trainer.datamodule
+        clips = data.clips[data.test_split]
+        place = {u.id: n for n, u in enumerate(clips.utterances)}
+        records.write_predictions(
+            self.folder / f"predictions-{data.test_split}.jsonl",
+            sorted(rows, key=lambda row: place[row.id]),
+        )
+        record = records.read_run(self.folder)
+        described = data.describe()
+        records.write_run(
+            self.folder,
+            replace(
+                record,
+                clips={**record.clips, data.test_split: len(rows)},
+                skipped=described["skipped"],
+                flagged=dict(Counter(flag for row in rows for flag in row.flags)),
+                seconds={**record.seconds, stage: self._seconds()},
+            ),
+        )
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.started, 1)
+
+
+class EpochLines(Callback):
+    """Prints a line per epoch to stderr: the progress of a run whose output is a file."""
+
+    def __init__(self) -> None:
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scores = "  ".join(
+            f"{name} {float(value):.3f}"
+            for name, value in sorted(trainer.callback_metrics.items())
+            if name.startswith(("dev/", "train/"))
+        )
+        if trainer.is_global_zero:
+            print(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {scores}  "
+                f"{time.monotonic() - self.started:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _fingerprint(model: LightningModule) -> str | None:
+    holder = getattr(model, "_transcriber", None)
+    return holder.recognizer.fingerprint if holder is not None else None
+
+
+def _too_long(model: LightningModule) -> tuple[str, ...]:
+    ids = getattr(model, "too_long", None)
+    if ids is None:
+        return ()
+    return (f"{len(ids)} training clips have targets too long for CTC",)
+
+
+def _seed() -> int | None:
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    return int(seed) if seed is not None else None
+
+
+def _hardware(trainer: Trainer) -> dict[str, str]:
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device.type} ({name})",
+        "processes": str(trainer.world_size),
+        "precision": str(trainer.precision),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the working folder's repository, where it is one."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return found.stdout.strip() or None
