@@ -7,6 +7,8 @@ checkpoint cannot name code of its own.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -107,7 +109,70 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
     settings = dict(saved.settings)
     if "allow_remote_code" in settings:  # what a checkpoint says of itself is no permission
         settings["allow_remote_code"] = list(allow_remote_code)
-    model = model_class(**settings)
+    for name in ("recognizer", "encoder_config"):  # what was exported beside the model
+        settings[name] = _absolute(settings.get(name), saved.folder)
+    model = model_class(**{k: v for k, v in settings.items() if k in saved.settings})
     model.load_state_dict(saved.state)
     model.source = str(folder)
     return model.eval()
+
+
+def save(model: LightningModule, folder: str | Path, card: str) -> None:
+    """Write a model folder: config.json, model.safetensors, preprocessor, tokenizer, README.md.
+
+    A cascade brings its recogniser with it where that one was trained here; one from the hub is
+    named. The folder appears when it is complete.
+
+    Args:
+        card: the model card's text.
+
+    Raises:
+        InputError: the folder exists.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if folder.exists():
+        raise InputError(f"{folder} exists; choose another folder, or remove it first")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    settings = json.loads(json.dumps(dict(model.hparams)))
+    recognizer = settings.get("recognizer")
+    if recognizer and is_model(recognizer):
+        save(load(recognizer), partial / "recognizer", card)
+        settings["recognizer"] = "./recognizer"
+    if "store" in settings:
+        settings["store"] = None
+    encoder = settings["encoder_config"]
+    if hasattr(model.encoder, "tokenizer"):
+        model.encoder.tokenizer.save_pretrained(partial / "tokenizer")
+        encoder["name"] = "./tokenizer"
+    features = encoder.get("features") or {"sampling_rate": 16_000, "do_normalize": False}
+    _write_json(partial / "preprocessor_config.json", features)
+    labels = list(getattr(model, "labels", ()))
+    config = {
+        "architectures": [type(model).__name__],
+        "class_path": f"{type(model).__module__.split('.')[0]}.{type(model).__name__}",
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "settings": settings,
+    }
+    _write_json(partial / CONFIG, config)
+    tensors = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    os.replace(partial, folder)
+
+
+def _absolute(setting: Any, folder: Path) -> Any:
+    """Resolve names that begin with ./ against the model folder."""
+    if isinstance(setting, str) and setting.startswith("./"):
+        return str(folder / setting)
+    if isinstance(setting, dict) and "name" in setting:
+        return setting | {"name": _absolute(setting["name"], folder)}
+    return setting
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -186,18 +186,18 @@ class Classifier(LightningModule):
             InputError: a path does not exist, or (without `failed`) a file cannot be used.
         """
         self.eval()
-        given = [paths] if isinstance(paths, (str, Path)) else list(paths)
-        clips = [
-            clip
-            for one in given
-            for clip in (
-                [one]
-                if isinstance(one, Utterance)
-                else [
-                    Utterance(str(p), language, audio=str(p)) for p in audio.find_audio([str(one)])
-                ]
-            )
-        ]
+        clips = list[Utterance]()
+        for one in [paths] if isinstance(paths, (str, Path)) else paths:
+            if isinstance(one, Utterance):
+                clips.append(one)
+                continue
+            try:
+                found = list(map(str, audio.find_audio([str(one)])))
+                clips += [Utterance(path, language, audio=path) for path in found]
+            except InputError as error:
+                if failed is None:
+                    raise
+                failed.append((str(one), str(error)))
         for start in range(0, len(clips), chunk):
             yield from self._classify(
                 clips[start : start + chunk], batch_seconds, batch_size, failed
