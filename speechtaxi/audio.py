@@ -170,6 +170,8 @@ def _existing(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"{path}: is a folder, not an audio file")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: may not be read; change its permissions")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     return path
@@ -215,8 +217,8 @@ def _open_sound(path: Path):
         sound.close()
         return None
     # libsndfile trims a WAV's declared size to what is there, and only its log tells.
-    sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
-    if sizes:
+    log = sound.extra_info if sound.format.startswith("WAV") else ""
+    if sizes := re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE):
         declared, present = map(int, sizes.groups())
         whole = sound.frames * declared / max(present, 1) / sound.samplerate
         there = sound.frames / sound.samplerate
@@ -245,36 +247,39 @@ def _open_container(path: Path):
     return container
 
 
-def _decode_with_av(path: Path, start: float, duration: float | None) -> tuple[np.ndarray, int]:
+def _decode_with_av(
+    path: Path, start: float, duration: float | None, seek: bool = True
+) -> tuple[np.ndarray, int]:
     import av
 
     blocks: list[np.ndarray] = []
+    begin = decoded = 0  # samples: where blocks[0] lies in the stream, how many there are
+    seek = seek and start > PREROLL
     with _open_container(path) as container:
         stream = container.streams.audio[0]
         rate = stream.rate
+        first = round(start * rate)
+        last = None if duration is None else round((start + duration) * rate)
         # Below zero lies a codec's priming, which the decoder drops.
         origin = max(float((stream.start_time or 0) * stream.time_base), 0.0)
         resampler = av.AudioResampler(format="fltp", rate=rate)
-        begin: int | None = None  # sample number, from the stream's own beginning, of blocks[0]
-        decoded = 0
-        last = None if duration is None else round((start + duration) * rate)
         try:
-            if start > PREROLL:
+            if seek:
                 target = origin + start - PREROLL
                 container.seek(round(target / stream.time_base), stream=stream)
             for frame in container.decode(stream):
-                if begin is None:
+                if not decoded:
                     begin = round(((frame.time or origin) - origin) * rate)
                 blocks += [piece.to_ndarray() for piece in resampler.resample(frame)]
                 decoded += frame.samples
                 if last is not None and begin + decoded >= last:
                     break
         except av.FFmpegError as error:  # a broken end is tolerated, as everywhere in FFmpeg
-            if not blocks:
-                raise InputError(f"{path}: damaged: {error.strerror}") from None
+            if not blocks and not seek:
+                raise InputError(f"{path}: damaged ({error.strerror})") from None
+    if seek and (not blocks or begin > first):  # a stream without an index: go there on foot
+        return _decode_with_av(path, start, duration, seek=False)
     if not blocks:
-        raise InputError(f"{path}: its audio stream holds no samples")
+        return np.zeros((0, 1), dtype=np.float32), rate
     wave = np.concatenate(blocks, axis=1).T
-    begin = begin or 0
-    first = max(round(start * rate) - begin, 0)
-    return wave[first : None if last is None else max(last - begin, 0)], rate
+    return wave[max(first - begin, 0) : None if last is None else max(last - begin, 0)], rate

@@ -60,7 +60,12 @@ def main(argv: list[str]) -> int:
         options.manifest, columns=dict(options.columns), language=options.language
     )
     findings = inspect(_progress(utterances), spectra=options.shortcuts)
-    scores = measure_shortcuts(utterances, findings) if options.shortcuts else {}
+    scores: dict[str, float] = {}
+    if options.shortcuts:
+        try:
+            scores = measure_shortcuts(utterances, findings)
+        except InputError as error:  # what was found so far is still worth telling
+            findings.problems.append(str(error))
     if options.json:
         summary = {
             "rows": len(utterances),
@@ -88,7 +93,9 @@ def _progress(utterances: Sequence[Utterance]) -> Iterable[Utterance]:
     from rich.console import Console
     from rich.progress import track
 
-    return track(utterances, "reading", console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    return track(utterances, "reading", console=console, transient=True, disable=quiet)
 
 
 def inspect(utterances: Iterable[Utterance], spectra: bool = False) -> Findings:

@@ -181,6 +181,14 @@ def test_shortcuts_from_the_command(corpus, capsys):
         "chance: majority",
         "chance: uniform",
     ]
+    change(corpus, 0, label=None)
+    change(corpus, 4, label=None)
+    status, found = run(corpus, capsys, "--shortcuts")
+    assert status == 1  # one label is left in train: said, and the rest is told too
+    assert found["problems"][0].startswith("shortcuts need labelled, readable audio in train")
+
+
+def test_shortcuts_are_printed(corpus, capsys):
     assert main(["check", str(corpus), "--shortcuts"]) == 0
     assert "mean spectrum" in capsys.readouterr().out
 
