@@ -140,7 +140,7 @@ class LengthBatchSampler(Sampler[list[int]]):
         jitter = 1.0
         if self.shuffle:
             indices = self._balance(random)
-            jitter = random.uniform(0.95, 1.05, len(indices))
+            jitter = random.uniform(0.98, 1.02, len(indices))
         order = indices[np.argsort(self.seconds[indices] * jitter, kind="stable")]
         if self.shuffle:  # jitter leaves neighbours out of order; the cap counts the longest
             ceiling = np.maximum.accumulate(self.seconds[order])

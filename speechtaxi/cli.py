@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from importlib import import_module
 
+from speechtaxi import __version__
 from speechtaxi.errors import InputError
 
 COMMANDS = {
@@ -21,6 +23,8 @@ COMMANDS = {
     "synthesize": ("speechtaxi.synthesize", "speak a table of texts with eSpeak NG"),
     "demo": ("speechtaxi.demo", "the whole comparison on synthetic news, offline"),
 }
+
+OVERVIEW = ("-h", "--help", "--version")
 
 
 def usage() -> str:
@@ -41,24 +45,23 @@ def main(argv: list[str] | None = None) -> int:
     130: interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0
-    if argv[0] == "--version":
-        from speechtaxi import __version__
-
-        print(f"speechtaxi {__version__}")
-        return 0
-    name, *arguments = argv
-    if name not in COMMANDS:
+    name, *arguments = argv or ["--help"]
+    if name not in (*COMMANDS, *OVERVIEW):
         print(
             f"speechtaxi: unknown command '{name}'; use one of {', '.join(COMMANDS)}",
             file=sys.stderr,
         )
         return 2
     try:
-        door = import_module(COMMANDS[name][0])
-        return door.main([name, *arguments] if COMMANDS[name][0].endswith(".train") else arguments)
+        if name in OVERVIEW:
+            print(f"speechtaxi {__version__}" if name == "--version" else usage())
+            status = 0
+        else:
+            door = import_module(COMMANDS[name][0])
+            training = COMMANDS[name][0].endswith(".train")
+            status = door.main([name, *arguments] if training else arguments)
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(f"speechtaxi {name}: {error}", file=sys.stderr)
         return 2
@@ -66,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"speechtaxi {name}: interrupted; what is done is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

@@ -61,11 +61,10 @@ class PretrainedEncoder(SpeechEncoder):
             model = from_hub(AutoModel, name, trust_remote_code=remote, dtype=torch.float32)
             extractor = from_hub(AutoFeatureExtractor, name, trust_remote_code=remote).to_dict()
         else:
-            family = config["model"]["model_type"]
             hf_config = (
                 from_hub(AutoConfig, name, trust_remote_code=True)
                 if remote
-                else AutoConfig.for_model(family, **config["model"])
+                else AutoConfig.for_model(**config["model"])
             )
             model = AutoModel.from_config(hf_config, trust_remote_code=remote)
             extractor = config["features"]
@@ -181,8 +180,8 @@ class PretrainedEncoder(SpeechEncoder):
     def frame_count(self, lengths: Tensor) -> Tensor:
         if self.family in MEL_FAMILY:
             return -(-lengths // 320)
-        if self.family in FBANK_FAMILY:  # 25 ms windows each 10 ms, stacked two by two
-            return -(-(1 + (lengths - 400) // 160) // 2)
+        if self.family in FBANK_FAMILY:  # 25 ms windows each 10 ms, two by two, the odd one masked
+            return (1 + (lengths - 400) // 160) // 2
         if self.remote:
             return lengths.new_tensor([self._remote_count(int(n)) for n in lengths])
         return self.model._get_feat_extract_output_lengths(lengths).to(torch.int64)

@@ -34,3 +34,56 @@ def tone(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a manifest of 56 noisy tones in two languages: low or high, 0.5 to 1 s, with text."""
+    from speechtaxi.records import write_manifest
+    from speechtaxi.types import Utterance
+
+    folder = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(0)
+    rows = []
+    for split, count in (("train", 16), ("dev", 4), ("test", 8)):
+        for language in ("eng", "fra"):
+            for number in range(count):
+                label = ("low", "high")[number % 2]
+                seconds = random.uniform(0.5, 1.0)
+                time = np.arange(round(seconds * 16_000)) / 16_000
+                wave = 0.3 * np.sin(2 * np.pi * {"low": 300, "high": 2000}[label] * time)
+                name = f"{language}-{split}-{number}"
+                noise = 0.02 * random.standard_normal(len(time))
+                soundfile.write(folder / f"{name}.flac", wave + noise, 16_000)
+                rows.append(
+                    Utterance(
+                        id=name,
+                        language=language,
+                        audio=str(folder / f"{name}.flac"),
+                        split=split,
+                        text={"low": "deep dark boom", "high": "bright thin beep"}[label],
+                        label=label,
+                        group=f"{split}-{number}",
+                    )
+                )
+    write_manifest(folder / "manifest.jsonl", rows)
+    return folder / "manifest.jsonl"
+
+
+@pytest.fixture(scope="session")
+def fit_arguments(corpus: Path) -> list[str]:
+    """Return the arguments of a small, quick training run on the tones."""
+    return [
+        *("-c", "cpu", f"--data.manifest={corpus}", "--data.labels=[low,high]"),
+        *("--trainer.max_epochs=3", "--data.batch_size=4"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def e2e_run(fit_arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run folder of a small E2E classifier that tells the tones apart."""
+    from speechtaxi.cli import main
+
+    run = tmp_path_factory.mktemp("runs") / "e2e"
+    assert main(["fit", *fit_arguments, "-c", "e2e_tiny", f"--run={run}"]) == 0
+    return run
