@@ -1,0 +1,72 @@
+"""Texts from tables such as Taxi1500's: `verse_id label split text`, a file for each language."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from speechtaxi.errors import InputError
+from speechtaxi.languages import is_code
+from speechtaxi.records import read_manifest
+from speechtaxi.synthesize.voices import Take, take
+from speechtaxi.types import Utterance
+
+
+def table_takes(
+    tables: Sequence[str],
+    languages: Sequence[str] | None,
+    voices: Mapping[str, Sequence[str]],
+    limit: int | None,
+    seed: int,
+) -> list[Take]:
+    """Return a take of each row; the voices of a split take turns within each label.
+
+    A file without a language column is in the language of its name, as in eng.tsv.
+
+    Raises:
+        InputError: a bad table, a row without text, two rows of one name, a language not there.
+    """
+    rows = list(_named(row for table in tables for row in _rows(Path(table))))
+    there = dict.fromkeys(row.language for row in rows)
+    for code in languages or ():
+        if code not in there:
+            raise InputError(f"no rows in '{code}'; the tables hold {', '.join(there)}")
+    rows = [row for row in rows if row.language in (languages or there)]
+    turns: Counter[tuple[str | None, ...]] = Counter()
+    spoken: list[Take] = []
+    for row in _first(rows, limit):
+        known = voices.get(row.split, voices["test"])
+        speaker = known[turns[row.language, row.split, row.label] % len(known)]
+        turns[row.language, row.split, row.label] += 1
+        spoken.append(take(replace(row, speaker=speaker), f"{seed}/{row.id}"))
+    return spoken
+
+
+def _rows(table: Path) -> list[Utterance]:
+    return read_manifest(table, language=table.stem if is_code(table.stem) else None)
+
+
+def _named(rows: Iterator[Utterance]) -> Iterator[Utterance]:
+    """Make ids that can be names of files and differ between languages."""
+    seen: set[str] = set()
+    for row in rows:
+        if not row.text:
+            raise InputError(f"row {row.id} has no text to speak")
+        name = re.sub(r"[^\w.-]+", "_", row.id.removeprefix(f"{row.language}-"))
+        row = replace(row, id=f"{row.language}-{name}", audio=None, start=0.0, duration=None)
+        if row.id in seen:
+            raise InputError(f"two rows are called {row.id}; give each its own id")
+        seen.add(row.id)
+        yield row
+
+
+def _first(rows: list[Utterance], limit: int | None) -> Iterator[Utterance]:
+    """Yield the first `limit` rows of each language and split, as they come."""
+    parts = {(row.language, row.split): 0 for row in rows}
+    for row in rows:
+        parts[row.language, row.split] += 1
+        if limit is None or parts[row.language, row.split] <= limit:
+            yield row
