@@ -94,6 +94,7 @@ class LengthBatchSampler(Sampler[list[int]]):
         groups: language of each clip; with `temperature` above 1 clips of rare groups are repeated
             and those of frequent groups left out, so that a group's share is proportional to
             share ** (1 / temperature) (Conneau et al. 2020, arXiv 1911.02116, with alpha = 1/T).
+        epoch: of the first shuffle.
         rank, world: this process among the processes of a distributed run.
     """
 
@@ -107,12 +108,13 @@ class LengthBatchSampler(Sampler[list[int]]):
         seed: int = 0,
         groups: Sequence[str] | None = None,
         temperature: float = 1.0,
+        epoch: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.seconds = np.asarray(seconds, dtype=float)
         self.max_seconds, self.max_clips = max_seconds, max_clips
-        self.shuffle, self.seed, self.epoch = shuffle, seed, 0
+        self.shuffle, self.seed, self.epoch = shuffle, seed, epoch
         self.groups = np.asarray(groups) if groups is not None and temperature != 1.0 else None
         self.temperature = temperature
         self.rank, self.world = rank, world

@@ -140,6 +140,7 @@ class SpeechDataModule(LightningDataModule):
         self.workers, self.cache_gib = workers, cache_gib
         self.clips: dict[str, Clips] = {}
         self.skipped: dict[str, str] = {}
+        self.first_epoch = 0
         self._utterances: list[Utterance] | None = None
 
     @property
@@ -282,6 +283,7 @@ class SpeechDataModule(LightningDataModule):
             seed=self.seed,
             groups=[r.language for r in rows] if shuffle else None,
             temperature=self.language_temperature,
+            epoch=self.first_epoch,
             rank=self.trainer.global_rank if self.trainer else 0,
             world=self.trainer.world_size if self.trainer else 1,
         )
@@ -309,6 +311,14 @@ class SpeechDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Batches of the test split, whether labelled or not."""
         return self._loader(self.test_split)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what a resumed run needs: the epoch to shuffle for."""
+        return {"next_epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where a run was interrupted."""
+        self.first_epoch = state_dict["next_epoch"]
 
     def describe(self) -> dict[str, object]:
         """Return what a run record tells of the data."""

@@ -11,6 +11,29 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 
+@dataclass
+class Schedule:
+    """Share of the peak learning rate by step: a linear rise, then a fall to zero.
+
+    An object rather than a function, so that checkpoints keep it and a resumed run goes on with
+    the same number of steps.
+
+    >>> [Schedule(steps=3, warmup=0.5)(step) for step in range(3)]
+    [0.5, 1.0, 0.5]
+    """
+
+    steps: int
+    warmup: float = 0.1
+    shape: Literal["linear", "cosine"] = "linear"
+
+    def __call__(self, step: int) -> float:
+        done = min(1.0, (step + 1) / (self.steps + 1))
+        if done < self.warmup:
+            return done / self.warmup
+        left = (1 - done) / (1 - self.warmup) if self.warmup < 1 else 0.0
+        return left if self.shape == "linear" else (1 - math.cos(math.pi * left)) / 2
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """Peak learning rates, decay and schedule.
@@ -25,34 +48,21 @@ class Optimizer:
     warmup: float = 0.1
     schedule: Literal["linear", "cosine"] = "linear"
 
-    def factor(self, done: float) -> float:
-        """Return the share of the peak rate when a share `done` of the steps is done.
-
-        >>> [Optimizer(1.0, warmup=0.5).factor(done) for done in (0.25, 0.5, 0.75, 1.0)]
-        [0.5, 1.0, 0.5, 0.0]
-        """
-        if done < self.warmup:
-            return done / self.warmup
-        left = (1 - done) / (1 - self.warmup) if self.warmup < 1 else 0.0
-        return max(left, 0.0) if self.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
-
     def configure(self, module: LightningModule) -> OptimizerLRSchedulerConfig:
         """Return what `LightningModule.configure_optimizers` must."""
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                encoder = name.startswith("encoder.") and self.encoder_lr is not None
-                lr = self.encoder_lr if encoder else self.lr
+                lr = self.lr
+                if name.startswith("encoder.") and self.encoder_lr is not None:
+                    lr = self.encoder_lr
                 decay = self.weight_decay if parameter.ndim > 1 else 0.0
                 groups.setdefault((lr, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
-            [{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
+            [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
         )
         steps = max(1, int(module.trainer.estimated_stepping_batches))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.factor(min(1.0, (step + 1) / (steps + 1)))
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        schedule = Schedule(steps, self.warmup, self.schedule)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        by_step = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": by_step}

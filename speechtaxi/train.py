@@ -74,7 +74,7 @@ def fit(arguments: list[str]) -> int:
     from lightning.pytorch.loggers import CSVLogger
 
     from speechtaxi.data import SpeechDataModule
-    from speechtaxi.writer import EpochLines, RunWriter
+    from speechtaxi.writer import EpochLines, EpochSeed, RunWriter
 
     class FitCLI(LightningCLI):
         """Adds the run folder, and the callbacks that fill it."""
@@ -115,16 +115,12 @@ def fit(arguments: list[str]) -> int:
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             config = self.config.fit
             monitor, mode = getattr(self.model, "monitor", ("dev/macro_f1", "max"))
+            kept = {"dirpath": f"{config.run}/checkpoints", "enable_version_counter": False}
             callbacks = [
-                ModelCheckpoint(
-                    dirpath=f"{config.run}/checkpoints",
-                    filename="best",
-                    monitor=monitor,
-                    mode=mode,
-                    save_last=True,
-                    enable_version_counter=False,
-                ),
+                ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **kept),
+                ModelCheckpoint(filename="last", **kept),
                 RunWriter(config.run, config.system, config.notes),
+                EpochSeed(),
             ]
             if config.patience:
                 callbacks.append(EarlyStopping(monitor, mode=mode, patience=config.patience))

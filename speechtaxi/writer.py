@@ -111,6 +111,20 @@ class RunWriter(Callback):
         return round(time.monotonic() - self.started, 1)
 
 
+class EpochSeed(Callback):
+    """Draws each epoch's dropout and augmentation from the seed and the epoch alone.
+
+    A run that is resumed then ends with the numbers of one that was never interrupted: Lightning
+    keeps no random state, and skips `on_train_epoch_start` after a resume.
+    """
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:
+            torch.manual_seed(hash((_seed() or 0, trainer.current_epoch, trainer.global_rank)))
+
+
 class EpochLines(Callback):
     """Prints a line per epoch to stderr: the progress of a run whose output is a file."""
 

@@ -38,7 +38,7 @@ def tone(tmp_path: Path):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a manifest of 56 noisy tones in two languages: low or high, 0.5 to 1 s, with text."""
+    """Return a manifest of 56 noisy sweeps in two languages: up or down, 0.5 to 1 s, with text."""
     from speechtaxi.records import write_manifest
     from speechtaxi.types import Utterance
 
@@ -48,10 +48,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 16), ("dev", 4), ("test", 8)):
         for language in ("eng", "fra"):
             for number in range(count):
-                label = ("low", "high")[number % 2]
+                label = ("up", "down")[number % 2]
                 seconds = random.uniform(0.5, 1.0)
                 time = np.arange(round(seconds * 16_000)) / 16_000
-                wave = 0.3 * np.sin(2 * np.pi * {"low": 300, "high": 2000}[label] * time)
+                wave = 0.3 * np.sin(2 * np.pi * (300 * time + 850 * time**2 / seconds))
+                if label == "down":
+                    wave = wave[::-1]
                 name = f"{language}-{split}-{number}"
                 noise = 0.02 * random.standard_normal(len(time))
                 soundfile.write(folder / f"{name}.flac", wave + noise, 16_000)
@@ -61,7 +63,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
                         language=language,
                         audio=str(folder / f"{name}.flac"),
                         split=split,
-                        text={"low": "deep dark boom", "high": "bright thin beep"}[label],
+                        text={"up": "rise and climb", "down": "sink and fall"}[label],
                         label=label,
                         group=f"{split}-{number}",
                     )
@@ -72,16 +74,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fit_arguments(corpus: Path) -> list[str]:
-    """Return the arguments of a small, quick training run on the tones."""
+    """Return the arguments of a small, quick training run on the sweeps."""
     return [
-        *("-c", "cpu", f"--data.manifest={corpus}", "--data.labels=[low,high]"),
-        *("--trainer.max_epochs=3", "--data.batch_size=4"),
+        *("-c", "cpu", f"--data.manifest={corpus}", "--data.labels=[up,down]"),
+        *("--trainer.max_epochs=4", "--data.batch_size=4"),
     ]
 
 
 @pytest.fixture(scope="session")
 def e2e_run(fit_arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the run folder of a small E2E classifier that tells the tones apart."""
+    """Return the run folder of a small E2E classifier that tells the sweeps apart."""
     from speechtaxi.cli import main
 
     run = tmp_path_factory.mktemp("runs") / "e2e"

@@ -13,7 +13,7 @@ from speechtaxi.records import read_manifest, write_manifest
 
 
 def module(manifest, **options):
-    return SpeechDataModule(str(manifest), **{"labels": ["low", "high"], "batch_size": 4} | options)
+    return SpeechDataModule(str(manifest), **{"labels": ["up", "down"], "batch_size": 4} | options)
 
 
 def ids(loader):
@@ -56,7 +56,7 @@ def test_batches_hold_what_the_files_hold(corpus):
             heard = torch.from_numpy(load(utterance.audio))
             torch.testing.assert_close(row[:n], heard, atol=1e-4, rtol=0)
             assert not row[n:].any()
-            assert ["low", "high"][label] == utterance.label
+            assert ["up", "down"][label] == utterance.label
 
 
 def test_train_languages_and_test_languages(corpus):
@@ -81,12 +81,12 @@ def test_an_unknown_language_lists_what_is_there(corpus):
 
 
 def test_an_unknown_label_names_row_and_set(corpus):
-    with pytest.raises(InputError, match=r"eng-train-1 has the label 'high'"):
-        module(corpus, labels=["low", "other"]).setup("fit")
+    with pytest.raises(InputError, match=r"eng-train-1 has the label 'down'"):
+        module(corpus, labels=["up", "other"]).setup("fit")
 
 
 def test_labels_can_be_mapped(corpus):
-    data = module(corpus, labels=["bass", "treble"], label_names={"low": "bass", "high": "treble"})
+    data = module(corpus, labels=["bass", "treble"], label_names={"up": "bass", "down": "treble"})
     data.setup("fit")
     assert {u.label for u in data.clips["train"].utterances} == {"bass", "treble"}
 
@@ -163,14 +163,14 @@ def test_dev_can_be_held_out_by_group(corpus, tmp_path):
 
 def test_ids_repeated_across_manifests_are_refused(corpus):
     with pytest.raises(InputError, match="more than one of"):
-        SpeechDataModule([str(corpus), str(corpus)], labels=["low", "high"]).setup("fit")
+        SpeechDataModule([str(corpus), str(corpus)], labels=["up", "down"]).setup("fit")
 
 
 def test_class_weights_are_inverse_frequencies(corpus, tmp_path):
     manifest = changed(
         corpus,
         tmp_path,
-        lambda r: None if r.split == "train" and r.label == "low" and r.language == "fra" else r,
+        lambda r: None if r.split == "train" and r.label == "up" and r.language == "fra" else r,
     )
     data = module(manifest)
     data.setup("fit")
@@ -184,7 +184,7 @@ def test_segments_of_one_file(corpus, tmp_path):
             "audio_filepath": source.audio,
             "offset": i / 10,
             "duration": 0.2,
-            "label": "low",
+            "label": "up",
             "lang": "eng",
             "split": "test",
             "id": str(i),

@@ -1,0 +1,86 @@
+"""Models on disk: run and exported folders give the same logits; bad ones one clear line."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_e2e_classifier import batch_of
+from test_encoder import CLIPS
+
+import speechtaxi
+from speechtaxi import checkpoint
+from speechtaxi.cli import main
+from speechtaxi.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def exported(e2e_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    assert main(["export", str(e2e_run), str(folder)]) == 0
+    return folder
+
+
+def test_run_and_model_folder_give_the_same_logits(e2e_run, exported):
+    one, two = speechtaxi.load(str(e2e_run)), speechtaxi.load(str(exported))
+    assert type(one) is type(two)
+    with torch.inference_mode():
+        assert torch.equal(one(batch_of(CLIPS)), two(batch_of(CLIPS)))
+
+
+def test_the_model_folder_is_that_of_the_field(exported):
+    names = {path.name for path in exported.iterdir()}
+    assert names == {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
+    config = json.loads((exported / "config.json").read_text())
+    assert config["id2label"] == {"0": "up", "1": "down"}
+    assert config["label2id"] == {"up": 0, "down": 1}
+    assert load_file(exported / "model.safetensors")["head.weight"].shape[0] == 2
+    card = (exported / "README.md").read_text()
+    assert "up, down" in card
+    assert "eng, fra" in card
+
+
+def test_an_existing_folder_is_not_overwritten(e2e_run, exported, capsys):
+    assert main(["export", str(e2e_run), str(exported)]) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_unknown_and_empty_folders(tmp_path):
+    with pytest.raises(InputError, match="no model folder"):
+        speechtaxi.load(str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"neither checkpoints/best.ckpt nor model.safetensors"):
+        speechtaxi.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("keep", [0, 100, 50_000])
+@pytest.mark.parametrize("name", ["model.safetensors", "checkpoints/best.ckpt"])
+def test_truncated_weights(e2e_run, exported, tmp_path, name, keep):
+    folder = tmp_path / "model"
+    shutil.copytree(exported if name == "model.safetensors" else e2e_run, folder)
+    (folder / name).write_bytes((folder / name).read_bytes()[:keep])
+    with pytest.raises(InputError, match="damaged"):
+        checkpoint.load(folder)
+
+
+def test_pickled_code_is_never_run(e2e_run, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path.joinpath("exploded").touch, ())
+
+    folder = tmp_path / "model"
+    shutil.copytree(e2e_run, folder)
+    torch.save({"class_path": Bomb()}, folder / "checkpoints/best.ckpt")
+    with pytest.raises(InputError, match="damaged or not from speechtaxi"):
+        checkpoint.load(folder)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("name", ["os.system", "torch.nn.Linear", "e2e.pooling.MeanPooling"])
+def test_only_the_routes_classes_are_built(exported, tmp_path, name):
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"class_path": name}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="neither route"):
+        checkpoint.load(folder)
