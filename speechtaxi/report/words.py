@@ -1,0 +1,132 @@
+"""What the numbers say, in words: the verdict, the method, the report in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from speechtaxi.languages import name_of
+from speechtaxi.report.comparison import Comparison, Difference
+from speechtaxi.report.tables import (
+    difference_table,
+    markdown,
+    mean_table,
+    run_table,
+    score_tables,
+    setups,
+    transcript_table,
+)
+
+METHOD = (
+    "Macro-F1 is the mean F1 over the topics that occur in gold or prediction, of pooled "
+    "predictions; a mean over languages weighs them alike.",
+    "Intervals are 95 % BCa bootstrap intervals; what is drawn are groups (the verse or sentence "
+    "behind clips, in all its languages and recordings), not clips.",
+    "Differences are paired: both systems on the same clips. p is two-sided, from approximate "
+    "randomisation by group; Holm corrects it over the languages of a pair. A route is called "
+    "better only where that p is below .05 and the interval leaves out 0.",
+    "Setups are read off the training languages of a run: zero-shot, the language is not among "
+    "them; in-language, it is the only one; all-languages, it is one of several.",
+    "The majority baseline always answers the most frequent topic of the compared clips.",
+    "CER is edits divided by reference characters, pooled over clips, after case folding and NFC, "
+    "without punctuation.",
+    "Intervals tell how results would vary with other clips, not with another training seed.",
+)
+
+NO_PAIR = (
+    "No E2E run meets a cascade that reads transcripts here, so nothing is said about hearing "
+    "against reading."
+)
+
+ROUTES = {
+    "e2e": "E2E is better",
+    "cascade": "the cascade is better",
+    None: "the data cannot tell",
+}
+
+
+def verdict(found: Comparison) -> dict[str, list[str]]:
+    """Return what the numbers say by setup: hearing against reading first, then the baseline."""
+    said: dict[str, list[str]] = {}
+    for setup, means, languages in setups(found):
+        pairs = [d for d in found.mean_differences if d.setup == setup]
+        low = [m.system for m in means if not m.macro_f1.low > found.baseline(m.languages)[0]]
+        said[f"{setup.capitalize()} ({_count(languages)})"] = [
+            *([_summary(pairs)] if len(pairs) > 1 else []),
+            *(_judge(found, pair) for pair in pairs),
+            *([] if pairs else [NO_PAIR]),
+            f"Not shown to beat the majority baseline: {', '.join(low)}."
+            if low
+            else "The whole interval of every system lies above the majority baseline.",
+        ]
+    return said
+
+
+def _summary(pairs: Sequence[Difference]) -> str:
+    counts = {better: sum(d.better == better for d in pairs) for better in ROUTES}
+    parts = [f"{name} in {counts[better]}" for better, name in ROUTES.items() if counts[better]]
+    return f"On average, of {len(pairs)} pairs: {'; '.join(parts)}."
+
+
+def _judge(found: Comparison, pair: Difference) -> str:
+    """Put one pair in one setup into words."""
+    gap = pair.difference
+    spread = f"95 % interval {_signed(gap.low)} to {_signed(gap.high)}, p {_p(pair.decisive_p)}"
+    if pair.better:
+        winner = pair.e2e if pair.better == "e2e" else pair.cascade
+        told = f"{winner} is better (difference {_signed(gap.estimate)} macro-F1, {spread})."
+    else:
+        told = f"the data cannot tell (difference {_signed(gap.estimate)} macro-F1, {spread})."
+    head = f"{pair.e2e} against {pair.cascade}"
+    if len(pair.languages) == 1:
+        return f"{head}, {name_of(pair.languages[0])} only: {told}"
+    named: dict[str | None, list[str]] = {better: [] for better in ROUTES}
+    for d in found.differences:
+        if (d.e2e, d.cascade, d.setup) == (pair.e2e, pair.cascade, pair.setup):
+            named[d.better].append(name_of(d.languages[0]))
+    parts = [
+        f"{name} in {_all_of(named[better], len(pair.languages))}"
+        for better, name in ROUTES.items()
+        if named[better]
+    ]
+    return f"{head}: on average, {told} By language: {'; '.join(parts)}."
+
+
+def as_markdown(found: Comparison) -> str:
+    """Return the report to read in a terminal or a repository."""
+    parts = ["# Topics heard and read: a comparison\n"]
+    parts += [f"> **{note}** ({systems(found, who)})\n" for note, who in found.notes.items()]
+    parts.append("## Verdict\n")
+    parts += [f"**{setup}**\n\n{_bullets(said)}" for setup, said in verdict(found).items()]
+    if found.warnings:
+        parts += ["## Beware\n", _bullets(found.warnings)]
+    tables = [mean_table(found), *score_tables(found)]
+    tables += [difference_table(found), transcript_table(found), run_table(found)]
+    parts += ["## Scores\n", *(markdown(table) for table in tables if table.rows)]
+    parts += ["## Method\n", _bullets(METHOD)]
+    parts.append(f"Split {found.split}, {found.resamples} resamples, seed {found.seed}.\n")
+    return "\n".join(parts)
+
+
+def systems(found: Comparison, names: Sequence[str]) -> str:
+    """Name systems, or say that it is all of them."""
+    return "all systems" if len(names) == len(found.runs) else ", ".join(names)
+
+
+def _bullets(sentences: Iterable[str]) -> str:
+    return "".join(f"- {sentence}\n" for sentence in sentences)
+
+
+def _count(languages: Sequence[str]) -> str:
+    return name_of(languages[0]) if len(languages) == 1 else f"{len(languages)} languages"
+
+
+def _all_of(names: Sequence[str], number: int) -> str:
+    return f"all {number}" if len(names) == number else ", ".join(names)
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.2f}".replace("-", "−")
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
