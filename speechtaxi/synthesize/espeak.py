@@ -1,7 +1,7 @@
 """The synthesiser's own process: `python -m speechtaxi.synthesize.espeak FOLDER < takes.json`.
 
 eSpeak NG carries state from one text to the next, whatever its seed, and two threads crash it. A
-fresh process that speaks the takes of one language in their order writes the same bytes each time.
+fresh, seeded process that speaks one language's takes in their order always writes the same bytes.
 Nothing else in the project imports eSpeak NG, which is GPL-3.
 """
 
@@ -54,6 +54,7 @@ class Synthesizer:
         self.variants = sorted(path.name for path in (data / "voices" / "!v").iterdir())
         self.library.espeak_Info.restype = ctypes.c_char_p
         self.version: str = self.library.espeak_Info(None).decode()
+        self.library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else breathy voices take the time
         self._heard = bytearray()
         self._callback = CALLBACK(self._hear)  # the library keeps no reference
         self.library.espeak_SetSynthCallback(self._callback)
