@@ -1,0 +1,253 @@
+"""Whisper (Radford et al. 2022, arXiv 2212.04356): openai's package and transformers.
+
+Greedy decoding of windows of 30 s, the length that Whisper was trained on, in a forced language;
+"und" lets Whisper tell the language. Longer clips go window by window.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
+from transformers.models.whisper.tokenization_whisper import LANGUAGES, TASK_IDS
+
+from speechtaxi.audio import SAMPLE_RATE
+from speechtaxi.errors import InputError
+from speechtaxi.hub import OFFLINE, first_line, from_hub
+from speechtaxi.languages import UNKNOWN, whisper_code
+from speechtaxi.types import Transcript
+
+WINDOW = 30 * SAMPLE_RATE
+"""Samples that Whisper hears at once."""
+
+
+def openai_revision(name: str) -> str | None:
+    """Return name and hash of an official model; None for a file.
+
+    Raises:
+        InputError: neither an official name nor a file.
+    """
+    import whisper
+
+    if name in whisper._MODELS:  # the addresses hold the hash of the weights
+        return f"{name}@{whisper._MODELS[name].split('/')[-2][:16]}"
+    if Path(name).is_file():
+        return None
+    raise InputError(
+        f"whisper:{name} is neither a file nor one of {', '.join(whisper.available_models())}"
+    )
+
+
+class OpenAIWhisper:
+    """The package openai-whisper, by model name or .pt file."""
+
+    spells: Literal["native"] = "native"
+
+    def __init__(self, name: str, device: str, dtype: str, fingerprint: str) -> None:
+        if dtype == "bfloat16":
+            raise InputError("openai-whisper computes in float32 or float16, not in bfloat16")
+        self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
+
+    @cached_property
+    def _model(self):
+        import whisper
+
+        try:
+            return whisper.load_model(self.name, device=self.device).eval()
+        except (OSError, RuntimeError, KeyError, EOFError) as error:
+            raise InputError(
+                f"cannot load whisper:{self.name}: {first_line(error)}; {OFFLINE}"
+            ) from error
+
+    @cached_property
+    def _languages(self) -> set[str]:
+        from whisper.tokenizer import LANGUAGES
+
+        model = self._model
+        return set(list(LANGUAGES)[: model.num_languages]) if model.is_multilingual else {"en"}
+
+    def supports(self, language: str) -> bool:
+        return language == UNKNOWN or whisper_code(language) in self._languages
+
+    def transcribe(self, waveforms: list[np.ndarray], language: str) -> list[Transcript]:
+        import whisper
+
+        model, code = self._model, whisper_code(language)
+        if not model.is_multilingual:
+            code = "en"
+        options = {"language": code, "temperature": 0.0, "fp16": self.dtype == "float16"}
+        if max(map(len, waveforms)) > WINDOW:
+            return [self._long(wave, options) for wave in waveforms]
+        # One by one: the loudness that clips a spectrogram is that of the whole array.
+        mels = torch.stack(
+            [
+                whisper.log_mel_spectrogram(whisper.pad_or_trim(wave), model.dims.n_mels)
+                for wave in waveforms
+            ]
+        )
+        settings = whisper.DecodingOptions(**options, without_timestamps=True)
+        longest = model.dims.n_text_ctx // 2
+        return [
+            Transcript(
+                "",
+                result.text,
+                heard=None if code else result.language,
+                avg_logprob=float(result.avg_logprob),
+                no_speech_prob=float(result.no_speech_prob),
+                flags=("truncated",) if len(result.tokens) >= longest else (),
+            )
+            for result in whisper.decode(model, mels.to(self.device), settings)
+        ]
+
+    def _long(self, wave: np.ndarray, options: dict) -> Transcript:
+        result = self._model.transcribe(wave, verbose=None, **options)
+        parts = result["segments"]
+        return Transcript(
+            "",
+            result["text"].strip(),
+            heard=None if options["language"] else result["language"],
+            avg_logprob=float(np.mean([p["avg_logprob"] for p in parts])) if parts else None,
+            no_speech_prob=float(np.mean([p["no_speech_prob"] for p in parts])) if parts else None,
+        )
+
+
+class TransformersWhisper:
+    """A Whisper of transformers, official or fine-tuned, by folder or hub id."""
+
+    spells: Literal["native"] = "native"
+
+    def __init__(self, name: str, device: str, dtype: str, fingerprint: str) -> None:
+        self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
+
+    @cached_property
+    def _tokenizer(self):
+        return from_hub(AutoTokenizer, self.name)
+
+    @cached_property
+    def _languages(self) -> dict[str, int]:
+        """The languages that the vocabulary has a token for; none in an English-only model."""
+        vocabulary = self._tokenizer.get_vocab()
+        known = {code: vocabulary.get(f"<|{code}|>") for code in LANGUAGES}
+        return {code: number for code, number in known.items() if number is not None}
+
+    @cached_property
+    def _multilingual(self) -> bool:
+        try:
+            settings = GenerationConfig.from_pretrained(self.name)
+        except OSError:  # older fine-tuned models have none
+            return bool(self._languages)
+        return getattr(settings, "is_multilingual", bool(self._languages))
+
+    @cached_property
+    def _extractor(self) -> WhisperFeatureExtractor:
+        return from_hub(WhisperFeatureExtractor, self.name)
+
+    @cached_property
+    def _model(self) -> WhisperForConditionalGeneration:
+        model = from_hub(
+            WhisperForConditionalGeneration, self.name, dtype=getattr(torch, self.dtype)
+        )
+        settings = model.generation_config
+        settings.forced_decoder_ids = None  # what older models force instead of a language
+        if self._multilingual:
+            token = self._tokenizer.convert_tokens_to_ids
+            settings.is_multilingual = True
+            settings.lang_to_id = {f"<|{code}|>": n for code, n in self._languages.items()}
+            settings.task_to_id = {task: token(f"<|{task}|>") for task in TASK_IDS}
+            settings.no_timestamps_token_id = token("<|notimestamps|>")
+        return model.eval().to(self.device)
+
+    def supports(self, language: str) -> bool:
+        known = self._languages if self._multilingual else {"en"}
+        return language == UNKNOWN or whisper_code(language) in known
+
+    def transcribe(self, waveforms: list[np.ndarray], language: str) -> list[Transcript]:
+        if max(map(len, waveforms)) > WINDOW:
+            return [self._generate([wave], language, long=True)[0] for wave in waveforms]
+        return self._generate(waveforms, language, long=False)
+
+    @torch.inference_mode()
+    def _generate(self, waves: list[np.ndarray], language: str, long: bool) -> list[Transcript]:
+        model = self._model
+        inputs = self._extractor(
+            waves,
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+            return_attention_mask=True,
+            truncation=not long,
+            padding="longest" if long else "max_length",
+        ).to(self.device)
+        features = inputs["input_features"].to(model.dtype)
+        codes = [whisper_code(language)] * len(waves)
+        forced: dict[str, object] = {}
+        if self._multilingual:
+            if language == UNKNOWN:
+                names = {number: code for code, number in self._languages.items()}
+                found = model.detect_language(
+                    features[..., : 2 * model.config.max_source_positions]
+                )
+                codes = [names[number] for number in found.tolist()]
+            forced = {"language": codes, "task": "transcribe"}
+        confidence = Confidence(self._tokenizer.eos_token_id)
+        longest = model.config.max_target_positions // 2  # tokens, as in openai's package
+        tokens = model.generate(
+            features,
+            attention_mask=inputs["attention_mask"],
+            return_timestamps=long,
+            condition_on_prev_tokens=False,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=longest,
+            logits_processor=LogitsProcessorList([confidence]),
+            **forced,
+        )
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        ended = (tokens == self._tokenizer.eos_token_id).any(1).tolist()
+        return [
+            Transcript(
+                "",
+                text.strip(),
+                heard=code if language == UNKNOWN else None,
+                avg_logprob=logprob,
+                flags=() if long or end or tokens.shape[1] < longest else ("truncated",),
+            )
+            for text, code, logprob, end in zip(
+                texts, codes, confidence.averages(), ended, strict=True
+            )
+        ]
+
+
+class Confidence(LogitsProcessor):
+    """Changes nothing; sums up the log-probability of what greedy decoding picks."""
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+        self.total: Tensor | None = None
+        self.count: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        best = scores.float().log_softmax(-1).amax(-1)
+        running = input_ids[:, -1] != self.end
+        if self.total is None or self.count is None:
+            self.total, self.count = torch.zeros_like(best), torch.zeros_like(best)
+        self.total += torch.where(running, best, 0.0)
+        self.count += running
+        return scores
+
+    def averages(self) -> list[float | None]:
+        """Return the mean log-probability of each clip's tokens, the end token among them."""
+        assert self.total is not None
+        assert self.count is not None
+        return (self.total / self.count.clamp_min(1)).tolist()
