@@ -1,0 +1,189 @@
+"""Front door: `speechtaxi transcribe MANIFEST_OR_AUDIO... --recognizer NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from speechtaxi import audio, records, scores, store
+from speechtaxi.errors import InputError
+from speechtaxi.languages import UNKNOWN, is_code
+from speechtaxi.types import Transcript, Utterance
+
+FORMATS = ("jsonl", "csv", "tsv")
+MANIFESTS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    p = argparse.ArgumentParser(
+        prog="speechtaxi transcribe",
+        description="Write what is said in each clip. Finished batches are kept in the store: "
+        "a run that was stopped goes on where it was, and no clip is transcribed twice.",
+        epilog="Exit status: 0 all transcribed, 1 some clips failed (each is named), 2 all.",
+    )
+    p.add_argument(
+        "input", nargs="+", help="manifests (jsonl, csv, tsv, parquet), audio files, folders, globs"
+    )
+    p.add_argument(
+        "--recognizer",
+        required=True,
+        help="whisper:NAME (openai-whisper, by name or .pt file), the run folder or model folder of "
+        "a recogniser fitted here, or folder or hub id of a transformers Whisper or CTC model",
+    )
+    p.add_argument("--store", help=f"SQLite file to keep transcripts in ({store.default_path()})")
+    p.add_argument("--language", help="ISO 639-3 of clips whose language is not told")
+    p.add_argument("--languages", nargs="+", help="only clips in these")
+    p.add_argument("--splits", nargs="+", help="only clips of these")
+    p.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="a manifest's own name for one of our columns",
+    )
+    p.add_argument("--format", choices=FORMATS, help="of the rows; default: jsonl")
+    p.add_argument("--output", default="-", help="file to write; its suffix sets the format")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    p.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    p.add_argument("--batch_seconds", type=float, default=120.0, help="most audio in a batch")
+    p.add_argument("--batch_size", type=int, default=8, help="most clips in a batch")
+    p.add_argument(
+        "--allow_remote_code", action="append", default=[], help="encoder whose own code may run"
+    )
+    return p
+
+
+def main(argv: list[str]) -> int:
+    """Transcribe, write a row for each clip, name what could not be read."""
+    args = parser().parse_args(argv)
+    suffix = Path(args.output).suffix[1:]
+    if args.output != "-" and not args.format and suffix not in FORMATS:
+        raise InputError(f"--output {args.output}: name it .jsonl, .csv or .tsv, or give --format")
+    clips = choose(gather(args.input, args.language, args.column), args.languages, args.splits)
+
+    import torch
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from cascade.transcriber import Transcriber, open_recognizer
+
+    memory = store.TranscriptStore(args.store or store.default_path())
+    cuda = args.device == "auto" and torch.cuda.is_available()
+    recognizer = open_recognizer(
+        args.recognizer,
+        device="cuda" if cuda else args.device.replace("auto", "cpu"),
+        dtype=args.dtype,
+        digest=lambda path: memory.digest(path, audio.digest),
+        allow_remote_code=tuple(args.allow_remote_code),
+    )
+    transcriber = Transcriber(
+        recognizer, memory, batch_seconds=args.batch_seconds, batch_size=args.batch_size
+    )
+    failed: list[str] = []
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("clips", total=len(clips))
+        transcripts = transcriber.transcribe(
+            clips,
+            on_error=lambda clip, error: failed.append(f"{clip.id}: {error}"),
+            progress=lambda count: progress.update(task, advance=count),
+        )
+    done = [(c, t) for c, t in zip(clips, transcripts, strict=True) if t is not None]
+    write(done, args.format or suffix or "jsonl", args.output)
+    for line in summary(done, recognizer.spells):
+        print(f"speechtaxi transcribe: {line}", file=sys.stderr)
+    for line in failed:
+        print(f"speechtaxi transcribe: {line}", file=sys.stderr)
+    if failed:
+        print(f"speechtaxi transcribe: {len(done)} done, {len(failed)} failed", file=sys.stderr)
+    return (1 if done else 2) if failed else 0
+
+
+def gather(inputs: Sequence[str], language: str | None, columns: Sequence[str]) -> list[Utterance]:
+    """Return the clips of manifests and audio files.
+
+    Raises:
+        InputError: an input is missing or broken, or a column is not given as OURS=THEIRS.
+    """
+    if language is not None and not is_code(language):
+        raise InputError(f"--language {language}: give an ISO 639-3 code such as eng or swh")
+    if wrong := [column for column in columns if "=" not in column]:
+        raise InputError(f"--column {wrong[0]}: write our name, =, their name, as in text=sentence")
+    names = dict(column.split("=", 1) for column in columns)
+    clips: list[Utterance] = []
+    for name in inputs:
+        if Path(name).suffix.lower() in MANIFESTS:
+            clips += records.read_manifest(name, columns=names, language=language)
+        else:
+            clips += (
+                Utterance(str(path), language or UNKNOWN, audio=str(path))
+                for path in audio.find_audio([name])
+            )
+    return clips
+
+
+def choose(
+    clips: list[Utterance], languages: list[str] | None, splits: list[str] | None
+) -> list[Utterance]:
+    """Keep clips in some languages and splits.
+
+    Raises:
+        InputError: there is no clip in one of them.
+    """
+    for field, wanted in (("language", languages), ("split", splits)):
+        if wanted is None:
+            continue
+        there = sorted({getattr(clip, field) for clip in clips})
+        if absent := [value for value in wanted if value not in there]:
+            raise InputError(f"no clip has the {field} {absent[0]}; there are {', '.join(there)}")
+        clips = [clip for clip in clips if getattr(clip, field) in wanted]
+    return clips
+
+
+def write(done: Iterable[tuple[Utterance, Transcript]], kind: str, output: str) -> None:
+    """Write one row for each clip: to stdout, or to a file that appears when it is whole."""
+    rows = [row(clip, transcript) for clip, transcript in done]
+    with nullcontext(sys.stdout) if output == "-" else records.replacing(output) as file:
+        if kind == "jsonl":
+            file.writelines(json.dumps(cells, ensure_ascii=False) + "\n" for cells in rows)
+            return
+        delimiter = "," if kind == "csv" else "\t"
+        names = list(row(Utterance("", UNKNOWN), Transcript("", "")))
+        table = csv.DictWriter(file, names, delimiter=delimiter, lineterminator="\n")
+        table.writeheader()
+        table.writerows(cells | {"flags": " ".join(cells["flags"])} for cells in rows)
+
+
+def row(clip: Utterance, transcript: Transcript) -> dict[str, Any]:
+    """Return what is told of a clip."""
+    told = {name: value for name, value in asdict(transcript).items() if name != "key"}
+    return {"id": clip.id, "language": clip.language} | told
+
+
+def summary(done: list[tuple[Utterance, Transcript]], spells: str) -> Iterable[str]:
+    """Yield what was flagged, and the character error rate by language where gold text exists."""
+    flags = Counter(flag for _, transcript in done for flag in transcript.flags)
+    if flags:
+        yield "flagged: " + ", ".join(f"{count} {flag}" for flag, count in flags.most_common())
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for clip, transcript in done:
+        if clip.text and "unsupported_language" not in transcript.flags:
+            reference = clip.text
+            if spells == "uroman":
+                from cascade.romanizer import romanizer
+
+                reference = romanizer().romanize(reference, clip.language)
+            pairs.setdefault(clip.language, []).append((transcript.text, reference))
+    for language, texts in sorted(pairs.items()):
+        edits = scores.character_edits(*zip(*texts, strict=True))
+        rate = float(scores.error_rate(edits.sum(0)))
+        yield f"CER {language} {rate:.3f} ({len(texts)} clips)"
