@@ -29,13 +29,17 @@ SHAPES = {
 }
 
 
+LINE = 24
+"""Pixels from one line of a plot to the next."""
+
+
 def config(ink: str) -> Spec:
     """Return Vega's settings with text and lines in one colour; "currentColor" is the page's."""
     axis = {"labelColor": ink, "titleColor": ink, "domainColor": ink, "tickColor": ink}
     return {
         "background": "transparent" if ink == "currentColor" else "white",
         "font": "system-ui, sans-serif",
-        "padding": {"left": 4, "top": 4, "right": 34, "bottom": 4},
+        "padding": {"left": 4, "top": 4, "right": 8, "bottom": 4},
         "axis": {
             **axis,
             "gridColor": ink,
@@ -46,8 +50,14 @@ def config(ink: str) -> Spec:
             "titleFontSize": 12,
             "titleFontWeight": "normal",
         },
-        "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "labelLimit": 220},
-        "title": {"color": ink, "subtitleColor": ink, "anchor": "start"},
+        "legend": {
+            "labelColor": ink,
+            "labelFontSize": 12,
+            "labelLimit": 220,
+            "symbolBaseFillColor": ink,
+            "symbolBaseStrokeColor": ink,
+        },
+        "title": {"color": ink, "subtitleColor": ink, "anchor": "start", "frame": "group"},
         "text": {"color": ink},
         "view": {"stroke": None},
     }
@@ -61,7 +71,12 @@ def kind(found: Comparison, system: str) -> str:
     return "E2E" if run.record.route == "e2e" else run.record.route
 
 
-def score_chart(found: Comparison, scores: Sequence[Score], width: int | str) -> Drawing:
+def score_chart(
+    found: Comparison,
+    scores: Sequence[Score],
+    width: int | str,
+    legend: alt.Legend | None = None,
+) -> Drawing:
     """Draw macro-F1 with its interval, one system a line; the dashes are the majority baseline."""
     rows = [
         {
@@ -81,26 +96,24 @@ def score_chart(found: Comparison, scores: Sequence[Score], width: int | str) ->
     tooltip: list[Any] = ["system:N", "setup:N", alt.Tooltip("macro-F1:Q", format=".3f")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("low", "high", "accuracy")]
     tooltip += ["clips:Q", alt.Tooltip("majority:Q", format=".3f")]
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    plain = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y("system:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, ticks=False)),
-        color=alt.Color("kind:N", scale=_scale(KINDS), legend=None),
         tooltip=tooltip,
     )
-    x = alt.X("macro-F1:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=5))
+    base = plain.encode(color=alt.Color("kind:N", scale=_scale(KINDS), legend=legend))
+    x = alt.X("macro-F1:Q", scale=alt.Scale(domain=[0, 1]), axis=_axis())
     return alt.layer(
-        alt.Chart(alt.Data(values=rows))
-        .mark_tick(color=GREY, thickness=2)
-        .encode(x="majority:Q", y=alt.Y("system:N", sort=None)),
+        plain.mark_tick(color=GREY, thickness=2).encode(x="majority:Q"),
         base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title="macro-F1"), x2="high:Q"),
         base.mark_point(filled=True, size=80, opacity=1).encode(
             x=x, shape=alt.Shape("setup:N", scale=_scale(SHAPES), legend=None)
         ),
-        base.mark_text(align="left", dx=6, fontSize=12).encode(
-            x=alt.value("width"), text="label:N", color=alt.Undefined
+        plain.mark_text(align="left", dx=6, fontSize=12).encode(
+            x=alt.value("width"), text="label:N"
         ),
     ).properties(
         width=width,
-        height=alt.Step(24),
+        height=LINE * len({row["system"] for row in rows}),
         description="Macro-F1 with 95 % intervals. "
         + "; ".join(f"{r['system']} {r['label']}" for r in rows),
     )
@@ -118,7 +131,7 @@ def forest_chart(pairs: Sequence[Difference], limit: float) -> Drawing:
             "high": _or_none(d.difference.high),
             "p": d.decisive_p,
             "finding": finding(d),
-            "size": "one" if len(d.languages) == 1 else "mean",
+            "of": "one" if len(d.languages) == 1 else "mean",
             "E2E": d.macro_f1[0],
             "cascade": d.macro_f1[1],
         }
@@ -144,12 +157,12 @@ def forest_chart(pairs: Sequence[Difference], limit: float) -> Drawing:
         ),
         base.mark_point(filled=True, opacity=1).encode(
             x=alt.X("difference:Q", scale=domain),
-            shape=alt.Shape("size:N", scale=_scale(shape), legend=None),
-            size=alt.Size("size:N", scale=_scale({"one": 70, "mean": 160}), legend=None),
+            shape=alt.Shape("of:N", scale=_scale(shape), legend=None),
+            size=alt.condition("datum.of === 'mean'", alt.value(160), alt.value(70)),
         ),
     ).properties(
         width="container",
-        height=alt.Step(24),
+        height=LINE * len(rows),
         description=f"Macro-F1 of {pairs[0].e2e} minus {pairs[0].cascade} with 95 % intervals. "
         + "; ".join(f"{r['language']} {r['difference']:+.2f}, {r['finding']}" for r in rows),
     )
@@ -212,8 +225,8 @@ def transcript_chart(found: Comparison) -> alt.Chart:
         alt.Chart(alt.Data(values=rows))
         .mark_point(filled=True, size=90, opacity=0.9)
         .encode(
-            x=alt.X("CER:Q", title="character error rate", scale=alt.Scale(zero=True)),
-            y=alt.Y("macro-F1:Q", scale=alt.Scale(domain=[0, 1])),
+            x=alt.X("CER:Q", title="character error rate", axis=alt.Axis(tickCount=6)),
+            y=alt.Y("macro-F1:Q", scale=alt.Scale(domain=[0, 1]), axis=_axis()),
             color=alt.Color("system:N", scale=_scale(colours), legend=legend),
             shape=alt.Shape("setup:N", scale=_scale({s: SHAPES[s] for s in used}), legend=legend),
             tooltip=[
@@ -233,25 +246,34 @@ def transcript_chart(found: Comparison) -> alt.Chart:
     )
 
 
-def overview_chart(found: Comparison) -> alt.ConcatChart:
-    """Draw the means of all setups side by side, for one picture."""
-    return alt.concat(
+def overview_chart(found: Comparison) -> alt.VConcatChart:
+    """Draw the means of all setups below each other, for one picture."""
+    used = [name for name in KINDS if name in {kind(found, run.system) for run in found.runs}]
+    legend = alt.Legend(orient="top", title=None, symbolType="circle", values=used)
+    return alt.vconcat(
         *(
-            score_chart(found, means, 300).properties(
-                title=f"{setup}: mean of {', '.join(map(name_of, languages))}"
-                if len(languages) < 3
-                else f"{setup}: mean of {len(languages)} languages"
+            score_chart(found, means, 480, legend if n == 0 else None).properties(
+                title=setup_title(setup, languages)
             )
-            for setup, means, languages in setups(found)
-        ),
-        columns=2,
+            for n, (setup, means, languages) in enumerate(setups(found))
+        )
     ).properties(
         title=alt.TitleParams(
-            "Macro-F1 with 95 % intervals; grey tick: majority baseline",
+            "Macro-F1 with 95 % intervals (grey: majority baseline)",
             subtitle=list(found.notes),
+            fontSize=16,
+            subtitleFontSize=12,
+            subtitlePadding=6,
+            offset=16,
         ),
         padding=20,
     )
+
+
+def setup_title(setup: str, languages: Sequence[str]) -> str:
+    """Name a setup and what its scores are of."""
+    alone = name_of(languages[0]) if len(languages) == 1 else f"mean of {len(languages)} languages"
+    return f"{setup.capitalize()}: {alone}"
 
 
 def finding(difference: Difference) -> str:
@@ -264,6 +286,10 @@ def widest(differences: Iterable[Difference]) -> float:
     """Return the limit of a symmetrical axis that holds all intervals."""
     ends = [abs(e) for d in differences for e in (d.difference.low, d.difference.high)]
     return math.ceil(10 * max((end for end in ends if not math.isnan(end)), default=1)) / 10
+
+
+def _axis() -> alt.Axis:
+    return alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format=".1f", labelFlush=False)
 
 
 def _scale(values: dict[str, Any]) -> alt.Scale:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from speechtaxi.languages import name_of
 from speechtaxi.report import charts
 from speechtaxi.report.comparison import Comparison, Difference, Score
+from speechtaxi.report.runs import SETUPS
 from speechtaxi.report.tables import (
     Table,
     difference_table,
@@ -66,6 +67,9 @@ def as_html(found: Comparison) -> str:
         method=METHOD,
         kinds={k: c for k, c in charts.KINDS.items() if k in _kinds(found)},
         better=charts.BETTER,
+        shapes={
+            s: "■●▲◆"[n] for n, s in enumerate(SETUPS) if any(c.setup == s for c in found.cells)
+        },
         figures=figures,
         specs={
             f"{place}-{n}": figure.spec
@@ -118,11 +122,7 @@ def _figure(title: str, chart: Any) -> Figure:
 
 def _mean_figures(found: Comparison) -> list[Figure]:
     return [
-        _figure(
-            f"{setup.capitalize()}: "
-            + (name_of(langs[0]) if len(langs) == 1 else f"mean of {len(langs)} languages"),
-            charts.score_chart(found, means, "container"),
-        )
+        _figure(charts.setup_title(setup, langs), charts.score_chart(found, means, "container"))
         for setup, means, langs in setups(found)
     ]
 
@@ -148,7 +148,9 @@ def _forest_figures(found: Comparison) -> list[Figure]:
     limit = charts.widest(found.differences)
     return [
         _figure(f"{e2e} minus {cascade}, {setup}", charts.forest_chart(group, limit))
-        for (setup, e2e, cascade), group in sorted(pairs.items(), key=lambda item: item[0])
+        for (setup, e2e, cascade), group in sorted(
+            pairs.items(), key=lambda pair: SETUPS.index(pair[0][0])
+        )
     ]
 
 

@@ -78,7 +78,7 @@ def _judge(found: Comparison, pair: Difference) -> str:
         told = f"the data cannot tell (difference {_signed(gap.estimate)} macro-F1, {spread})."
     head = f"{pair.e2e} against {pair.cascade}"
     if len(pair.languages) == 1:
-        return f"{head}, {name_of(pair.languages[0])} only: {told}"
+        return f"{head} in {name_of(pair.languages[0])}: {told}"
     named: dict[str | None, list[str]] = {better: [] for better in ROUTES}
     for d in found.differences:
         if (d.e2e, d.cascade, d.setup) == (pair.e2e, pair.cascade, pair.setup):
@@ -125,7 +125,7 @@ def _all_of(names: Sequence[str], number: int) -> str:
 
 
 def _signed(number: float) -> str:
-    return f"{number:+.2f}".replace("-", "−")
+    return f"{number:+.3f}".replace("-", "−")
 
 
 def _p(p: float) -> str:
