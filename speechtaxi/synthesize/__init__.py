@@ -32,7 +32,7 @@ def news_parser() -> argparse.ArgumentParser:
         description="Speak radio headlines on six topics with eSpeak NG: the corpus of the demo.",
     )
     p.add_argument(
-        "--languages", nargs="+", metavar="CODE", default=news.LANGUAGES, help="with all splits"
+        "--languages", nargs="+", metavar="CODE", default=news.TRAINED, help="with all splits"
     )
     p.add_argument(
         "--held_out",
@@ -47,7 +47,7 @@ def news_parser() -> argparse.ArgumentParser:
         type=_count,
         metavar=("TRAIN", "DEV", "TEST"),
         default=tuple(news.CLIPS_PER_TOPIC.values()),
-        help="sentences of each language (default: %(default)s)",
+        help="sentences for each topic and language (default: %(default)s)",
     )
     return _common(p)
 

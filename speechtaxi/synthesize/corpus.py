@@ -1,4 +1,4 @@
-"""Write a spoken corpus: a process for each language, whole languages at a time, the manifest last."""
+"""Write a spoken corpus: each language in a process of its own, the manifest last."""
 
 from __future__ import annotations
 
@@ -119,26 +119,22 @@ def _readme(takes: Sequence[Take], about: str, espeak: str) -> str:
         f"- {split}: " + ", ".join(sorted({str(r.speaker) for r in rows if r.split == split}))
         for split in splits
     ]
+    header = f"| code | language | {' | '.join(splits)} |"
     return "\n".join(
-        [
-            "# Synthetic speech",
-            "",
-            f"No human voice is in this corpus. eSpeak NG {espeak} reads {about}.",
-            "It says little about real speech: name it as synthetic wherever a figure from it is shown.",
-            "",
-            "16 kHz mono FLAC; one row for each clip in manifest.jsonl, where `speaker` is eSpeak's "
-            "voice variant",
-            "and `group` the text that is the same in all languages. Pitch, speaking rate, level and "
-            "white noise vary.",
-            "",
-            "Voices (no voice is in two splits):",
+        (
+            "# Synthetic speech\n",
+            f"No human voice is in this corpus: eSpeak NG {espeak} reads {about}.",
+            "It tells little about real speech; say that it is synthetic wherever you show a",
+            "figure from it.\n",
+            "16 kHz mono FLAC, a row of manifest.jsonl for each clip. `speaker` is eSpeak's voice",
+            "variant, `group` the text behind the clip, the same in all languages. Pitch, speaking",
+            "rate, level and white noise vary from clip to clip.\n",
+            "Voices (no voice is in two splits):\n",
             *voices,
-            "",
-            f"| code | language | {' | '.join(splits)} |",
-            "|---|---|" + "---|" * len(splits),
+            f"\n{header}\n|---|---|{'---|' * len(splits)}",
             *table,
             "",
-        ]
+        )
     )
 
 
@@ -148,7 +144,7 @@ def _readme(takes: Sequence[Take], about: str, espeak: str) -> str:
 def _check_voices(takes: Sequence[Take]) -> str:
     """Refuse what eSpeak NG cannot speak; return its version."""
     codes = dict.fromkeys(take.row.language for take in takes)
-    espeak = next(_espeak([], [espeak_voice(code) for code in codes if espeak_voice(code)]))
+    (espeak,) = _espeak([], [espeak_voice(code) for code in codes if espeak_voice(code)])
     silent = [c for c in codes if not espeak_voice(c) or espeak_voice(c) in espeak["unknown"]]
     if silent:
         able = ", ".join(code for code in LANGUAGES if espeak_voice(code))
@@ -173,14 +169,13 @@ def _speak_languages(languages: Mapping[str, Sequence[Take]], audio: Path) -> No
             bar.advance(task)
         os.rename(part, audio / code)
 
-    console = Console(stderr=True)
-    with Progress(console=console) as bar, ThreadPoolExecutor(PROCESSES) as threads:
+    with Progress(console=Console(stderr=True)) as bar, ThreadPoolExecutor(PROCESSES) as threads:
         task = bar.add_task("speaking", total=sum(map(len, languages.values())))
         futures = [threads.submit(speak, code) for code in languages]
         try:
             for future in futures:
                 future.result()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: end the processes at their next clip
             stop.set()
             threads.shutdown(cancel_futures=True)
             raise
@@ -196,7 +191,8 @@ def _espeak(arguments: Sequence[str], job: Any) -> Iterator[dict[str, Any]]:
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
     )
-    assert process.stdin and process.stdout
+    assert process.stdin is not None
+    assert process.stdout is not None
     with process:
         try:
             with suppress(BrokenPipeError), process.stdin:

@@ -80,7 +80,7 @@ class Synthesizer:
 
 
 def finish(wave: np.ndarray, rate: int, peak: float, snr: float, noise: int) -> np.ndarray:
-    """Return int16 at 16 kHz with white noise `snr` dB below the speech, its peak at `peak` dBFS."""
+    """Return int16 at 16 kHz: white noise `snr` dB below the speech, the peak at `peak` dBFS."""
     import soxr
 
     speech = soxr.resample(wave.astype(np.float32) / 32768, rate, SAMPLE_RATE)
@@ -111,7 +111,7 @@ def speak_all(takes: list[dict[str, Any]], folder: Path) -> None:
 
 
 def describe(languages: list[str]) -> dict[str, Any]:
-    """Return eSpeak NG's version, its voice variants and which of the languages it does not have."""
+    """Return the version, the voice variants, and which of the languages are unknown."""
     espeak = Synthesizer()
     unknown = [language for language in languages if not espeak.has_language(language)]
     return {"version": espeak.version, "variants": espeak.variants, "unknown": unknown}

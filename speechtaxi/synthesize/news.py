@@ -22,7 +22,7 @@ from speechtaxi.synthesize.voices import Take, take
 from speechtaxi.types import Split, Utterance
 
 TOPICS = LABEL_SETS["news6"]
-LANGUAGES = ("eng", "fra", "rus", "hin", "guj", "tam")
+TRAINED = ("eng", "fra", "rus", "hin", "guj", "tam")
 HELD_OUT = ("ukr", "urd", "pan", "mar")
 CLIPS_PER_TOPIC: dict[Split, int] = {"train": 20, "dev": 4, "test": 8}
 """Sentences of each topic and language."""
@@ -30,7 +30,6 @@ TAKES: dict[Split, int] = {"train": 2, "dev": 1, "test": 1}
 HELD_OUT_TAKES = 2
 MIXED = 1 / 3
 """Share of the sentences with one topical and one neutral phrase."""
-
 
 Pair = tuple[tuple[str, int], tuple[str, int]]
 """Two phrases: "topic" or "neutral", and the number in its list."""
@@ -105,7 +104,7 @@ def plan(texts: Mapping[str, Any], clips_per_topic: Mapping[Split, int], seed: i
         used: Counter[tuple[str, int]] = Counter()
         for number, (kind, opener) in enumerate(zip(kinds, openers, strict=True)):
             if not free[kind]:
-                most = int(len(list(combinations(topical, 2))) / (1 - MIXED))
+                most = round(len(list(combinations(topical, 2))) / (1 - MIXED))
                 raise InputError(
                     f"--clips_per_topic: {sum(clips_per_topic.values())} sentences, but a pair of "
                     f"phrases is used once and there are enough for about {most}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,26 +35,28 @@ def table_takes(
         if code not in there:
             raise InputError(f"no rows in '{code}'; the tables hold {', '.join(there)}")
     rows = [row for row in rows if row.language in (languages or there)]
-    turns: Counter[tuple[str | None, ...]] = Counter()
+    turns: dict[tuple[str | None, ...], int] = {}
     spoken: list[Take] = []
     for row in _first(rows, limit):
-        known = voices.get(row.split, voices["test"])
-        speaker = known[turns[row.language, row.split, row.label] % len(known)]
-        turns[row.language, row.split, row.label] += 1
+        part = (row.language, row.split, row.label)
+        names = voices.get(row.split, voices["test"])
+        speaker = names[turns.setdefault(part, len(turns)) % len(names)]
+        turns[part] += 1
         spoken.append(take(replace(row, speaker=speaker), f"{seed}/{row.id}"))
     return spoken
 
 
-def _rows(table: Path) -> list[Utterance]:
-    return read_manifest(table, language=table.stem if is_code(table.stem) else None)
+def _rows(table: Path) -> Iterator[Utterance]:
+    for row in read_manifest(table, language=table.stem if is_code(table.stem) else None):
+        if not row.text:
+            raise InputError(f"{table}: row {row.id} has no text to speak")
+        yield row
 
 
-def _named(rows: Iterator[Utterance]) -> Iterator[Utterance]:
+def _named(rows: Iterable[Utterance]) -> Iterator[Utterance]:
     """Make ids that can be names of files and differ between languages."""
     seen: set[str] = set()
     for row in rows:
-        if not row.text:
-            raise InputError(f"row {row.id} has no text to speak")
         name = re.sub(r"[^\w.-]+", "_", row.id.removeprefix(f"{row.language}-"))
         row = replace(row, id=f"{row.language}-{name}", audio=None, start=0.0, duration=None)
         if row.id in seen:
@@ -65,8 +67,8 @@ def _named(rows: Iterator[Utterance]) -> Iterator[Utterance]:
 
 def _first(rows: list[Utterance], limit: int | None) -> Iterator[Utterance]:
     """Yield the first `limit` rows of each language and split, as they come."""
-    parts = {(row.language, row.split): 0 for row in rows}
+    seen: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        parts[row.language, row.split] += 1
-        if limit is None or parts[row.language, row.split] <= limit:
+        seen[row.language, row.split] += 1
+        if limit is None or seen[row.language, row.split] <= limit:
             yield row

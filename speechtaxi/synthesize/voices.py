@@ -1,4 +1,4 @@
-"""How texts are spoken: which voices each split has, and how takes vary in pitch, rate and noise."""
+"""How texts are spoken: the voices of each split, and how pitch, rate, level and noise vary."""
 
 from __future__ import annotations
 
