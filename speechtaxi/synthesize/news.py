@@ -113,7 +113,8 @@ def plan(texts: Mapping[str, Any], clips_per_topic: Mapping[Split, int], seed: i
             pair = min(free[kind], key=lambda pair: sorted((used[p] for p in pair), reverse=True))
             free[kind].remove(pair)
             used.update(pair)
-            slots.append(Slot(split, number, opener, pair if draw.random() < 0.5 else pair[::-1]))
+            first, second = pair if draw.random() < 0.5 else reversed(pair)
+            slots.append(Slot(split, number, opener, (first, second)))
     return slots
 
 
