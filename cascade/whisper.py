@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal
 
 import numpy as np
@@ -66,7 +67,7 @@ class OpenAIWhisper:
 
         try:
             return whisper.load_model(self.name, device=self.device).eval()
-        except (OSError, RuntimeError, KeyError, EOFError) as error:
+        except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
             raise InputError(
                 f"cannot load whisper:{self.name}: {first_line(error)}; {OFFLINE}"
             ) from error
@@ -161,6 +162,7 @@ class TransformersWhisper:
         )
         settings = model.generation_config
         settings.forced_decoder_ids = None  # what older models force instead of a language
+        settings.max_length = model.config.max_target_positions // 2  # as in openai's package
         if self._multilingual:
             token = self._tokenizer.convert_tokens_to_ids
             settings.is_multilingual = True
@@ -201,7 +203,6 @@ class TransformersWhisper:
                 codes = [names[number] for number in found.tolist()]
             forced = {"language": codes, "task": "transcribe"}
         confidence = Confidence(self._tokenizer.eos_token_id)
-        longest = model.config.max_target_positions // 2  # tokens, as in openai's package
         tokens = model.generate(
             features,
             attention_mask=inputs["attention_mask"],
@@ -209,7 +210,7 @@ class TransformersWhisper:
             condition_on_prev_tokens=False,
             do_sample=False,
             num_beams=1,
-            max_new_tokens=longest,
+            force_unique_generate_call=not long,  # else a stray time stamp starts another window
             logits_processor=LogitsProcessorList([confidence]),
             **forced,
         )
@@ -221,7 +222,7 @@ class TransformersWhisper:
                 text.strip(),
                 heard=code if language == UNKNOWN else None,
                 avg_logprob=logprob,
-                flags=() if long or end or tokens.shape[1] < longest else ("truncated",),
+                flags=() if long or end else ("truncated",),
             )
             for text, code, logprob, end in zip(
                 texts, codes, confidence.averages(), ended, strict=True

@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--recognizer",
         required=True,
-        help="whisper:NAME (openai-whisper, by name or .pt file), the run folder or model folder of "
-        "a recogniser fitted here, or folder or hub id of a transformers Whisper or CTC model",
+        help="whisper:NAME (openai-whisper, by name or .pt file), run folder or model folder of a "
+        "recogniser fitted here, or folder or hub id of a transformers Whisper or CTC model",
     )
     p.add_argument("--store", help=f"SQLite file to keep transcripts in ({store.default_path()})")
     p.add_argument("--language", help="ISO 639-3 of clips whose language is not told")
