@@ -25,6 +25,7 @@ from speechtaxi.report.page import as_html
 from speechtaxi.report.runs import Run, read
 from speechtaxi.report.tables import as_json
 from speechtaxi.report.words import NO_PAIR, as_markdown, verdict
+from speechtaxi.statistics import holm
 from speechtaxi.types import Prediction, RunRecord
 
 TOPICS = label_set("news6")
@@ -393,3 +394,19 @@ def test_help_imports_next_to_nothing():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip().endswith("set()")
+
+
+def test_claims_are_corrected_for_their_number(tmp_path):
+    """Eight pairs of systems that are all alike: no mean may be claimed on a raw p below .05."""
+    runs = []
+    for n in range(6):
+        answers = [row for lang in ("eng", "fra") for row in rows(lang, 0.5, 30 + n)]
+        route = "e2e" if n < 2 else "cascade"
+        runs.append(write(tmp_path / f"run{n}", answers, route=route))
+    found = compared(*runs)
+    assert len(found.mean_differences) == 8
+    assert [d.p_holm for d in found.mean_differences] == holm([d.p for d in found.mean_differences])
+    for e2e, cascade in {(d.e2e, d.cascade) for d in found.differences}:
+        pair = [d for d in found.differences if (d.e2e, d.cascade) == (e2e, cascade)]
+        assert [d.p_holm for d in pair] == holm([d.p for d in pair])
+    assert not any(d.better for d in (*found.mean_differences, *found.differences))

@@ -129,7 +129,7 @@ def forest_chart(pairs: Sequence[Difference], limit: float) -> Drawing:
             "difference": d.difference.estimate,
             "low": _or_none(d.difference.low),
             "high": _or_none(d.difference.high),
-            "p": d.decisive_p,
+            "p": d.p_holm,
             "finding": finding(d),
             "of": "one" if len(d.languages) == 1 else "mean",
             "E2E": d.macro_f1[0],

@@ -56,20 +56,16 @@ class Difference:
     macro_f1: tuple[float, float]
     difference: Interval
     p: float
-    p_holm: float | None = None
-    """Corrected over the languages of the pair; None for a mean, which is one test."""
-
-    @property
-    def decisive_p(self) -> float:
-        return self.p if self.p_holm is None else self.p_holm
+    p_holm: float = float("nan")
+    """Corrected over the languages of the pair; of a mean, over the pairs of the setup."""
 
     @property
     def better(self) -> Literal["e2e", "cascade"] | None:
         """The better route; None where the data cannot tell.
 
-        They can where p (corrected, if it is one of several) is below .05 and the interval off 0.
+        They can where the corrected p is below .05 and the interval off 0.
         """
-        if not self.decisive_p < SIGNIFICANT or self.difference.low <= 0 <= self.difference.high:
+        if not self.p_holm < SIGNIFICANT or self.difference.low <= 0 <= self.difference.high:
             return None
         return "e2e" if self.difference.estimate > 0 else "cascade"
 
@@ -190,9 +186,7 @@ def compare(
                 for setup, known in _by_setup(run, languages)
             ]
             pair = [bench.difference(run, other, (lang,)) for _, known in shared for lang in known]
-            corrected = holm([difference.p for difference in pair])
-            pair = [replace(d, p_holm=p) for d, p in zip(pair, corrected, strict=True)]
-            differences += pair
+            differences += (pair := _corrected(pair))
             alone = {difference.languages: difference for difference in pair}
             mean_differences += [
                 alone.get(known) or bench.difference(run, other, known)
@@ -212,7 +206,16 @@ def compare(
         means=means,
         baselines={language: bench.baseline(runs, language) for language in languages},
         differences=differences,
-        mean_differences=mean_differences,
+        mean_differences=[
+            *(d for d in mean_differences if len(d.languages) == 1),
+            *(
+                mean
+                for setup in SETUPS
+                for mean in _corrected(
+                    [d for d in mean_differences if d.setup == setup and len(d.languages) > 1]
+                )
+            ),
+        ],
         transcripts=transcripts,
         mean_transcripts=mean_transcripts,
         topics=topics,
@@ -318,6 +321,12 @@ class _Bench:
 
     def _answers(self, rows: Sequence[Prediction]) -> list[int]:
         return [self.labels.index(row.prediction) for row in rows]
+
+
+def _corrected(family: Sequence[Difference]) -> list[Difference]:
+    """Return the differences with their p corrected for their number."""
+    corrected = holm([difference.p for difference in family])
+    return [replace(d, p_holm=p) for d, p in zip(family, corrected, strict=True)]
 
 
 def _mean_f1(counts: Counts) -> NDArray[np.float64]:

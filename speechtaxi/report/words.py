@@ -22,8 +22,9 @@ METHOD = (
     "Intervals are 95 % BCa bootstrap intervals; what is drawn are groups (the verse or sentence "
     "behind clips, in all its languages and recordings), not clips.",
     "Differences are paired: both systems on the same clips. p is two-sided, from approximate "
-    "randomisation by group; Holm corrects it over the languages of a pair. A route is called "
-    "better only where that p is below .05 and the interval leaves out 0.",
+    "randomisation by group; Holm corrects it over the languages of a pair, and for means over the "
+    "pairs of a setup. A route is called better only where the corrected p is below .05 and the "
+    "(uncorrected) interval leaves out 0.",
     "Setups are read off the training languages of a run: zero-shot, the language is not among "
     "them; in-language, it is the only one; all-languages, it is one of several.",
     "The majority baseline always answers the most frequent topic of the compared clips.",
@@ -70,7 +71,9 @@ def _summary(pairs: Sequence[Difference]) -> str:
 def _judge(found: Comparison, pair: Difference) -> str:
     """Put one pair in one setup into words."""
     gap = pair.difference
-    spread = f"95 % interval {_signed(gap.low)} to {_signed(gap.high)}, p {_p(pair.decisive_p)}"
+    spread = (
+        f"95 % interval {_signed(gap.low)} to {_signed(gap.high)}, corrected p {_p(pair.p_holm)}"
+    )
     if pair.better:
         winner = pair.e2e if pair.better == "e2e" else pair.cascade
         told = f"{winner} is better (difference {_signed(gap.estimate)} macro-F1, {spread})."
