@@ -118,7 +118,10 @@ def open_recognizer(
         revision = digest(str(checkpoint.weights_file(folder)))
         fingerprint = f"speechtaxi:{revision} transcribe {DECODING} float32"
         return TrainedRecognizer(spec, device, fingerprint, allow_remote_code)
-    if folder.exists() and not (folder / "config.json").is_file():
+    local = folder.exists()
+    if not local and (folder.is_absolute() or spec.startswith(".") or spec.count("/") > 1):
+        raise InputError(f"there is no recogniser {spec}; fit one, or give another folder")
+    if local and not (folder / "config.json").is_file():
         raise InputError(
             f"{spec} is no recogniser: it holds no config.json; give a model folder, a run folder, "
             "a hub id, or whisper:FILE.pt"
@@ -130,7 +133,6 @@ def open_recognizer(
     from speechtaxi.hub import from_hub
 
     config = from_hub(AutoConfig, spec)
-    local = folder.exists()
     revision = _folder_digest(folder, digest) if local else f"{spec}@{config._commit_hash}"
     fingerprint = f"transformers:{revision} {settings}"
     if config.model_type == "whisper":
