@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
+from cascade.transcriber import LONGEST
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line, from_hub
@@ -28,6 +29,8 @@ UROMAN = frozenset("abcdefghijklmnopqrstuvwxyz'| ")
 
 class CTCRecognizer:
     """A CTC model by folder or hub id, decoded greedily; its blank is the tokenizer's padding."""
+
+    longest = LONGEST
 
     def __init__(self, name: str, device: str, dtype: str, fingerprint: str) -> None:
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint

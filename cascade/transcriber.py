@@ -7,7 +7,7 @@ import itertools
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,9 @@ LOOPING = 2.4
 DECODING = "greedy-1"
 """Part of every fingerprint; to be raised when a change here changes what is written."""
 
+LONGEST = 60.0
+"""Seconds that attention over a whole clip can afford; its memory grows with the square."""
+
 Result = TypeVar("Result")
 
 
@@ -37,6 +40,9 @@ class SpeechRecognizer(Protocol):
 
     fingerprint: str
     """Model, weights, task and decoding options: two that are equal write the same."""
+
+    longest: float | None
+    """Seconds that it hears at once: longer clips are cut for it; None where it does so itself."""
 
     @property
     def spells(self) -> Literal["native", "uroman"]:
@@ -57,6 +63,8 @@ class SpeechRecognizer(Protocol):
 
 class TrainedRecognizer:
     """A `cascade.Recognizer` that was fitted here: it needs no language, and tries any."""
+
+    longest = LONGEST
 
     def __init__(
         self, folder: str, device: str, fingerprint: str, allow_remote_code: tuple[str, ...]
@@ -260,7 +268,7 @@ class Transcriber:
 
     def _listen(self, waves: dict[str, np.ndarray], language: str) -> list[Transcript]:
         started = time.perf_counter()
-        results = self.recognizer.transcribe(list(waves.values()), language)
+        results = self._recognize(list(waves.values()), language)
         seconds = (time.perf_counter() - started) / len(waves)
         transcripts: list[Transcript] = []
         for (name, wave), result in zip(waves.items(), results, strict=True):
@@ -282,6 +290,35 @@ class Transcriber:
                 )
             )
         return transcripts
+
+    def _recognize(self, waves: list[np.ndarray], language: str) -> list[Transcript]:
+        seconds = self.recognizer.longest
+        if seconds is None or max(map(len, waves)) <= seconds * audio.SAMPLE_RATE:
+            return self.recognizer.transcribe(waves, language)
+        size = max(1, min(self.batch_size, int(self.batch_seconds / seconds)))
+        results: list[Transcript] = []
+        for wave in waves:
+            parts = list(pieces(wave, round(seconds * audio.SAMPLE_RATE)))
+            blocks = (parts[n : n + size] for n in range(0, len(parts), size))
+            read = [t for block in blocks for t in self.recognizer.transcribe(block, language)]
+            results.append(Transcript("", " ".join(part.text for part in read if part.text)))
+        return results
+
+
+def pieces(wave: np.ndarray, longest: int) -> Iterator[np.ndarray]:
+    """Cut a waveform (samples,) into pieces of at most `longest` samples, where it is quiet.
+
+    A cut is made before the quietest tenth of a second in the last quarter of what could be taken.
+    """
+    frame = audio.SAMPLE_RATE // 10
+    while len(wave) > longest:
+        first = longest * 3 // 4
+        count = (longest - first) // frame
+        frames = wave[first : first + count * frame].reshape(count, frame)
+        cut = first + int(np.square(frames).sum(1).argmin()) * frame
+        yield wave[:cut]
+        wave = wave[cut:]
+    yield wave
 
 
 def _seconds(clip: Utterance) -> float:

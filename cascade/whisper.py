@@ -55,6 +55,7 @@ class OpenAIWhisper:
     """The package openai-whisper, by model name or .pt file."""
 
     spells: Literal["native"] = "native"
+    longest = None
 
     def __init__(self, name: str, device: str, dtype: str, fingerprint: str) -> None:
         if dtype == "bfloat16":
@@ -128,6 +129,7 @@ class TransformersWhisper:
     """A Whisper of transformers, official or fine-tuned, by folder or hub id."""
 
     spells: Literal["native"] = "native"
+    longest = None
 
     def __init__(self, name: str, device: str, dtype: str, fingerprint: str) -> None:
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint

@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from cascade.recognizer import Recognizer
-from cascade.transcriber import Transcriber, compression_ratio, open_recognizer
+from cascade.transcriber import Transcriber, compression_ratio, open_recognizer, pieces
 from speechtaxi import checkpoint
 from speechtaxi.audio import digest
 from speechtaxi.errors import InputError
@@ -25,6 +25,7 @@ class Counting:
     """Writes how long a clip is and in which language; remembers what it was given."""
 
     spells = "native"
+    longest: float | None = None
 
     def __init__(self, fingerprint: str = "counting", write=None) -> None:
         self.fingerprint = fingerprint
@@ -194,6 +195,23 @@ def test_audio_is_hashed_once(
     Transcriber(Counting(), store).transcribe([*clips, *long])
     Transcriber(Counting("other"), store).transcribe([*clips, *long])
     assert len(hashed) == 12
+
+
+def test_long_clips_are_cut_where_it_is_quiet(tmp_path: Path, store: TranscriptStore) -> None:
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 12 * 16_000).astype(np.float32)
+    for second in (4.2, 8.4):  # pauses of 0.2 s
+        wave[round(second * 16_000) : round((second + 0.2) * 16_000)] = 0
+    parts = list(pieces(wave, 5 * 16_000))
+    assert [len(part) / 16_000 for part in parts] == pytest.approx([4.2, 4.2, 3.6], abs=0.1)
+    np.testing.assert_array_equal(np.concatenate(parts), wave)
+    assert min(len(part) for part in pieces(wave[: 5 * 16_000 + 1], 5 * 16_000)) >= 1600
+    soundfile.write(tmp_path / "long.wav", wave, 16_000, subtype="FLOAT")
+    clip = Utterance("long", "eng", audio=str(tmp_path / "long.wav"))
+    recognizer = Counting()
+    recognizer.longest = 5.0
+    (result,) = Transcriber(recognizer, store, batch_size=2).transcribe([clip])
+    assert result.text == " ".join(f"eng {len(part)}" for part in parts)
+    assert [len(lengths) for _, lengths in recognizer.batches] == [2, 1]
 
 
 def test_ordinary_texts_are_no_loops() -> None:
