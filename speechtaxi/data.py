@@ -24,7 +24,7 @@ from speechtaxi.types import Utterance
 log = logging.getLogger(__name__)
 
 LETTERS_PER_SECOND = 15.0
-"""About what is read aloud in a second: the length of a clip that is only text."""
+"""About what is read aloud in a second: gives clips that are only text a length."""
 
 
 class Clips(Dataset[Batch]):
@@ -37,11 +37,13 @@ class Clips(Dataset[Batch]):
     def __init__(
         self,
         utterances: Sequence[Utterance],
+        seconds: Sequence[float],
         labels: Mapping[str, int],
         hear: bool,
         cache_bytes: float,
     ) -> None:
-        self.utterances, self.labels, self.hear = utterances, labels, hear
+        self.utterances, self.seconds = utterances, seconds
+        self.labels, self.hear = labels, hear
         self.cache_bytes = cache_bytes
         self.cache: dict[int, np.ndarray] = {}
         self.damaged: dict[str, str] = {}
@@ -221,10 +223,9 @@ class SpeechDataModule(LightningDataModule):
             chosen["train"] = self._without_leaks(chosen["train"])
         index = {label: i for i, label in enumerate(self.labels or ())}
         for split, rows in chosen.items():
-            measured = rows if needs == "text" else self._measured(rows)
-            self.clips[split] = Clips(
-                measured, index, needs == "waveforms", self.cache_gib * 2**30 / len(splits)
-            )
+            rows, seconds = self._texts(rows) if needs == "text" else self._measured(rows)
+            cache = self.cache_gib * 2**30 / len(splits)
+            self.clips[split] = Clips(rows, seconds, index, needs == "waveforms", cache)
 
     def _without_leaks(self, train: list[Utterance]) -> list[Utterance]:
         held_out = {row.group for row in self.utterances if row.split in ("dev", "test")} - {None}
@@ -240,9 +241,15 @@ class SpeechDataModule(LightningDataModule):
         log.warning("left out %d training clips whose group is in dev or test", len(leaks))
         return [row for row in train if row.group not in held_out]
 
-    def _measured(self, rows: list[Utterance]) -> list[Utterance]:
-        """Give every clip its duration; leave out, or refuse, files that cannot be read."""
+    @staticmethod
+    def _texts(rows: list[Utterance]) -> tuple[list[Utterance], list[float]]:
+        """Return clips, and about how long each text would be if it were read aloud."""
+        return rows, [max(1.0, len(row.text or "") / LETTERS_PER_SECOND) for row in rows]
+
+    def _measured(self, rows: list[Utterance]) -> tuple[list[Utterance], list[float]]:
+        """Return clips and their seconds; leave out, or refuse, files that cannot be read."""
         kept: list[Utterance] = []
+        lengths: list[float] = []
         known: dict[str, float] = {}
         for row in rows:
             try:
@@ -251,7 +258,10 @@ class SpeechDataModule(LightningDataModule):
                 if row.audio not in known:
                     known[row.audio] = audio.probe(row.audio).seconds
                 seconds = known[row.audio] - row.start if row.duration is None else row.duration
-                kept.append(replace(row, duration=min(seconds, self.max_seconds)))
+                if seconds > self.max_seconds:
+                    seconds, row = self.max_seconds, replace(row, duration=self.max_seconds)
+                kept.append(row)
+                lengths.append(seconds)
             except InputError as error:
                 if self.damaged == "error":
                     raise InputError(f"{row.id}: {error}") from error
@@ -261,7 +271,7 @@ class SpeechDataModule(LightningDataModule):
             log.warning("skipped %d clips; the first: %s: %s", len(self.skipped), name, reason)
         if not kept:
             raise InputError(f"none of {len(rows)} clips can be read; {rows[0].id}: {reason}")
-        return kept
+        return kept, lengths
 
     def class_weights(self) -> Tensor:
         """Return n / (C n_c) per topic of the training clips, (C,)."""
@@ -274,14 +284,13 @@ class SpeechDataModule(LightningDataModule):
 
     def _loader(self, split: str, shuffle: bool = False) -> DataLoader[Batch]:
         clips = self.clips[split]
-        rows = clips.utterances
         sampler = LengthBatchSampler(
-            [r.duration or len(r.text or "") / LETTERS_PER_SECOND for r in rows],
+            clips.seconds,
             max_seconds=self.batch_seconds,
             max_clips=self.batch_size,
             shuffle=shuffle,
             seed=self.seed,
-            groups=[r.language for r in rows] if shuffle else None,
+            groups=[row.language for row in clips.utterances] if shuffle else None,
             temperature=self.language_temperature,
             epoch=self.first_epoch,
             rank=self.trainer.global_rank if self.trainer else 0,
@@ -323,10 +332,11 @@ class SpeechDataModule(LightningDataModule):
     def describe(self) -> dict[str, object]:
         """Return what a run record tells of the data."""
         train = self.clips["train"].utterances if "train" in self.clips else []
+        seconds = sum(self.clips["train"].seconds) if any(row.audio for row in train) else 0.0
         return {
             "data_fingerprint": records.fingerprint(self.utterances),
             "train_languages": tuple(sorted({row.language for row in train})),
             "clips": {split: len(clips) for split, clips in self.clips.items()},
-            "audio_hours": round(sum(row.duration or 0.0 for row in train) / 3600, 4),
+            "audio_hours": round(seconds / 3600, 4),
             "skipped": len(self.skipped) + sum(len(c.damaged) for c in self.clips.values()),
         }

@@ -29,46 +29,44 @@ class Language:
     in_speechtaxi: bool = True
 
 
-LANGUAGES = {
-    row[0]: Language(*row)
-    for row in (
-        ("asm", "Assamese", "Beng", "as", "asm", "as"),
-        ("bgc", "Haryanvi", "Deva", None, "bgc", None),
-        ("bht", "Bhattiyali", "Deva", None, "bht", None),
-        ("ckb", "Central Kurdish", "Arab", None, "ckb", None),
-        ("eng", "English", "Latn", "en", "eng", "en-us"),
-        ("ewe", "Ewe", "Latn", None, "ewe", None),
-        ("fra", "French", "Latn", "fr", "fra", "fr"),
-        ("guj", "Gujarati", "Gujr", "gu", "guj", "gu"),
-        ("ibo", "Igbo", "Latn", None, "ibo", None),
-        ("kan", "Kannada", "Knda", "kn", "kan", "kn"),
-        ("lin", "Lingala", "Latn", "ln", "lin", None),
-        ("luo", "Luo", "Latn", None, "luo", None),
-        ("mal", "Malayalam", "Mlym", "ml", "mal", "ml"),
-        ("mar", "Marathi", "Deva", "mr", "mar", "mr"),
-        ("nag", "Naga Pidgin", "Latn", None, "nag", None),
-        ("nde", "Ndebele (Zimbabwe)", "Latn", None, None, None),
-        ("nlx", "Nahali", "Deva", None, None, None),
-        ("pan", "Punjabi", "Guru", "pa", "pan", "pa"),
-        ("peg", "Pengo", "Orya", None, "peg", None),
-        ("rus", "Russian", "Cyrl", "ru", "rus", "ru"),
-        ("tam", "Tamil", "Taml", "ta", "tam", "ta"),
-        ("tel", "Telugu", "Telu", "te", "tel", "te"),
-        ("tw-akuapem", "Akuapem Twi", "Latn", None, "aka", None),
-        ("tw-asante", "Asante Twi", "Latn", None, "aka", None),
-        ("ukr", "Ukrainian", "Cyrl", "uk", "ukr", "uk"),
-        ("urd", "Urdu", "Arab", "ur", "urd-script_arabic", "ur"),
-        ("vie", "Vietnamese", "Latn", "vi", "vie", "vi"),
-        ("yor", "Yoruba", "Latn", "yo", "yor", None),
-        # Beyond SpeechTaxi: languages of Taxi1500 tables with a synthesised voice
-        ("ben", "Bengali", "Beng", "bn", "ben", "bn", False),
-        ("deu", "German", "Latn", "de", "deu", "de", False),
-        ("hau", "Hausa", "Latn", "ha", "hau", None, False),
-        ("hin", "Hindi", "Deva", "hi", "hin", "hi", False),
-        ("spa", "Spanish", "Latn", "es", "spa", "es", False),
-        ("swh", "Swahili", "Latn", "sw", "swh", "sw", False),
-    )
-}
+_ROWS: tuple[tuple[str, str, str, str | None, str | None, str | None], ...] = (
+    ("asm", "Assamese", "Beng", "as", "asm", "as"),
+    ("bgc", "Haryanvi", "Deva", None, "bgc", None),
+    ("bht", "Bhattiyali", "Deva", None, "bht", None),
+    ("ckb", "Central Kurdish", "Arab", None, "ckb", None),
+    ("eng", "English", "Latn", "en", "eng", "en-us"),
+    ("ewe", "Ewe", "Latn", None, "ewe", None),
+    ("fra", "French", "Latn", "fr", "fra", "fr"),
+    ("guj", "Gujarati", "Gujr", "gu", "guj", "gu"),
+    ("ibo", "Igbo", "Latn", None, "ibo", None),
+    ("kan", "Kannada", "Knda", "kn", "kan", "kn"),
+    ("lin", "Lingala", "Latn", "ln", "lin", None),
+    ("luo", "Luo", "Latn", None, "luo", None),
+    ("mal", "Malayalam", "Mlym", "ml", "mal", "ml"),
+    ("mar", "Marathi", "Deva", "mr", "mar", "mr"),
+    ("nag", "Naga Pidgin", "Latn", None, "nag", None),
+    ("nde", "Ndebele (Zimbabwe)", "Latn", None, None, None),
+    ("nlx", "Nahali", "Deva", None, None, None),
+    ("pan", "Punjabi", "Guru", "pa", "pan", "pa"),
+    ("peg", "Pengo", "Orya", None, "peg", None),
+    ("rus", "Russian", "Cyrl", "ru", "rus", "ru"),
+    ("tam", "Tamil", "Taml", "ta", "tam", "ta"),
+    ("tel", "Telugu", "Telu", "te", "tel", "te"),
+    ("tw-akuapem", "Akuapem Twi", "Latn", None, "aka", None),
+    ("tw-asante", "Asante Twi", "Latn", None, "aka", None),
+    ("ukr", "Ukrainian", "Cyrl", "uk", "ukr", "uk"),
+    ("urd", "Urdu", "Arab", "ur", "urd-script_arabic", "ur"),
+    ("vie", "Vietnamese", "Latn", "vi", "vie", "vi"),
+    ("yor", "Yoruba", "Latn", "yo", "yor", None),
+    # Beyond SpeechTaxi: languages of Taxi1500 tables with a synthesised voice
+    ("ben", "Bengali", "Beng", "bn", "ben", "bn"),
+    ("deu", "German", "Latn", "de", "deu", "de"),
+    ("hau", "Hausa", "Latn", "ha", "hau", None),
+    ("hin", "Hindi", "Deva", "hi", "hin", "hi"),
+    ("spa", "Spanish", "Latn", "es", "spa", "es"),
+    ("swh", "Swahili", "Latn", "sw", "swh", "sw"),
+)
+LANGUAGES = {row[0]: Language(*row, in_speechtaxi=place < 28) for place, row in enumerate(_ROWS)}
 
 
 def is_code(code: str) -> bool:

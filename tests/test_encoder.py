@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from speechtaxi.encoder import LogMel, SmallEncoder, open_encoder
+from speechtaxi.encoder import SmallEncoder, open_encoder
+from speechtaxi.encoder.small import LogMel
 
 torch.manual_seed(0)
 CLIPS = [torch.randn(n) * 0.1 for n in (16_000, 9_000, 4_321, 1_600)]

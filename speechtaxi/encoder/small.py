@@ -1,89 +1,14 @@
-"""Speech encoders: a waveform becomes frames. Both routes hear through these."""
+"""The small encoder, which trains from scratch on a CPU."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.functional import mask_along_axis_iid, melscale_fbanks
 
-from speechtaxi import checkpoint
 from speechtaxi.audio import SAMPLE_RATE
-
-
-@dataclass(frozen=True)
-class Frames:
-    """What an encoder heard.
-
-    Shape:
-        layers: one tensor (B, F, D) per layer, the last layer last; only the last unless all asked
-        lengths: (B,) int64, frames that are not padding
-    """
-
-    layers: tuple[Tensor, ...]
-    lengths: Tensor
-
-    @property
-    def last(self) -> Tensor:
-        """The last layer, (B, F, D)."""
-        return self.layers[-1]
-
-    @property
-    def mask(self) -> Tensor:
-        """(B, F) bool, True where a frame is not padding."""
-        return frame_mask(self.lengths, self.last.shape[1])
-
-
-def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """Return (B, frames) bool, True below each length."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
-
-
-class SpeechEncoder(nn.Module):
-    """What every speech encoder offers.
-
-    Attributes:
-        dim: size D of a frame.
-        n_layers: how many layers `forward(..., all_layers=True)` returns.
-        config: plain values from which `open_encoder(config=...)` builds it again, weights aside.
-    """
-
-    dim: int
-    n_layers: int
-    config: dict[str, Any]
-
-    def forward(self, waveforms: Tensor, lengths: Tensor, all_layers: bool = False) -> Frames:
-        """Encode waveforms (B, T), 16 kHz, of which `lengths` (B,) samples are not padding.
-
-        A clip's frames do not depend on the batch it is in.
-        """
-        raise NotImplementedError
-
-    def frame_count(self, lengths: Tensor) -> Tensor:
-        """Return how many frames clips of `lengths` (B,) samples give."""
-        raise NotImplementedError
-
-    def freeze(self, part: str) -> None:
-        """Stop training a part: "none", "front" (before the first layer) or "all".
-
-        A number, as in "6", freezes the front and so many of the lowest layers.
-        """
-        front, layers = self.parts()
-        count = {"none": -1, "front": 0, "all": len(layers)}.get(part)
-        count = int(part) if count is None else count
-        if count >= 0:
-            front.requires_grad_(False)
-        for layer in layers[: max(count, 0)]:
-            layer.requires_grad_(False)
-        if part == "all":
-            self.requires_grad_(False)
-
-    def parts(self) -> tuple[nn.Module, list[nn.Module]]:
-        """Return the front and the layers, lowest first."""
-        raise NotImplementedError
+from speechtaxi.encoder.frames import Frames, SpeechEncoder, frame_mask
 
 
 class LogMel(nn.Module):
@@ -199,38 +124,3 @@ class SmallEncoder(SpeechEncoder):
             x = mask_along_axis_iid(x, mask_param=20, mask_value=0.0, axis=2, p=0.2)
             x = mask_along_axis_iid(x, mask_param=8, mask_value=0.0, axis=3)
         return x[:, 0]
-
-
-def open_encoder(
-    name: str = "small",
-    *,
-    config: dict[str, Any] | None = None,
-    allow_remote_code: tuple[str, ...] | list[str] = (),
-) -> SpeechEncoder:
-    """Return a speech encoder by name, or built from the `config` of one that was saved.
-
-    Args:
-        name: "small"; a hub id or local folder of a transformers speech encoder; or a run folder or
-            model folder of ours, whose encoder is taken with its weights (a warm start).
-        config: an encoder's `config`: builds it without weights and without looking at `name`.
-        allow_remote_code: names of encoders whose own modelling code may be run.
-
-    Raises:
-        InputError: there is no such encoder, it cannot be reached, or its code is not allowed.
-    """
-    if config is None and checkpoint.is_model(name):
-        saved = checkpoint.read(name)
-        encoder = open_encoder(
-            config=saved.settings["encoder_config"], allow_remote_code=allow_remote_code
-        )
-        prefix = "encoder."
-        state = {k[len(prefix) :]: v for k, v in saved.state.items() if k.startswith(prefix)}
-        encoder.load_state_dict(state)
-        return encoder
-    if config is not None and config["kind"] == "small":
-        return SmallEncoder(**{k: v for k, v in config.items() if k != "kind"})
-    if config is None and name == "small":
-        return SmallEncoder()
-    from speechtaxi.pretrained import PretrainedEncoder  # transformers takes seconds to import
-
-    return PretrainedEncoder(name, config=config, allow_remote_code=allow_remote_code)

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.audio_utils import mel_filter_bank
 
 from speechtaxi.audio import SAMPLE_RATE
-from speechtaxi.encoder import Frames, SpeechEncoder, frame_mask
+from speechtaxi.encoder.frames import Frames, SpeechEncoder, frame_mask
 from speechtaxi.errors import InputError
 from speechtaxi.hub import from_hub, is_allowed, plain
 

@@ -1,0 +1,166 @@
+"""The cascade route: transcript, text encoder, shared head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from cascade.encoder import open_text_encoder
+from cascade.romanizer import romanizer
+from cascade.transcriber import Transcriber, open_recognizer
+from speechtaxi.batch import Batch
+from speechtaxi.classifier import Classifier
+from speechtaxi.errors import InputError
+from speechtaxi.store import TranscriptStore, default_path
+from speechtaxi.types import Flag, Utterance
+
+View = Literal["native", "romanized", "gold", "gold_romanized"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a clip."""
+
+    text: str
+    reference: str | None
+    flags: tuple[Flag, ...]
+
+
+class TextClassifier(Classifier):
+    """Reads what a recogniser wrote and tells the topic.
+
+    The view is part of the model: what was trained on romanised text is never given native script.
+
+    Args:
+        labels: see `Classifier`.
+        view: "native" or "romanized" transcripts, or the manifest's text: "gold", "gold_romanized".
+        recognizer: who transcribes (see `cascade.open_recognizer`); not for gold views.
+        store: SQLite file of transcripts; None is the user's cache.
+        encoder: "ngrams", or a hub id or folder of a transformers text encoder.
+        encoder_config: builds the encoder without weights; set by checkpoints.
+        training: see `Classifier`.
+    """
+
+    route = "cascade"
+
+    def __init__(
+        self,
+        labels: str | list[str],
+        *,
+        view: View = "romanized",
+        recognizer: str | None = None,
+        store: str | None = None,
+        encoder: str = "ngrams",
+        encoder_config: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(labels, **training)
+        self.view: View = view
+        self.gold = view.startswith("gold")
+        if self.gold == (recognizer is not None):
+            raise InputError(
+                f"the view '{view}' reads the manifest's text; leave model.recognizer out"
+                if self.gold
+                else f"the view '{view}' reads transcripts; name a recogniser in model.recognizer"
+            )
+        self.needs = "text" if self.gold else "files"
+        self.encoder = open_text_encoder(encoder, config=encoder_config)
+        self.save_hyperparameters(
+            {
+                "labels": self.labels,
+                "view": view,
+                "recognizer": recognizer,
+                "store": store,
+                "encoder": encoder,
+                "encoder_config": self.encoder.config,
+                **training,
+            },
+            logger=False,
+        )
+        self.recognizer, self.store = recognizer, store
+        self._transcriber: Transcriber | None = None  # a plain holder: its weights are not ours
+        self._readings: dict[Utterance, Reading] = {}
+        self.build_head(self.encoder.dim)
+
+    @property
+    def transcriber(self) -> Transcriber:
+        """The frozen recogniser with its store, opened when first needed.
+
+        Raises:
+            InputError: there is no such recogniser, or it cannot spell what the view needs.
+        """
+        if self._transcriber is None:
+            assert self.recognizer is not None
+            device = self._trainer.strategy.root_device if self._trainer else self.device
+            recognizer = open_recognizer(self.recognizer, device=str(device))
+            if self.view == "native" and recognizer.spells == "uroman":
+                raise InputError(
+                    f"{self.recognizer} spells uroman letters, not the native script; "
+                    "use --model.view romanized"
+                )
+            self._transcriber = Transcriber(
+                recognizer, TranscriptStore(self.store or default_path())
+            )
+        return self._transcriber
+
+    def setup(self, stage: str) -> None:
+        """Transcribe all clips of the stage, once for all processes, and fit what needs texts."""
+        super().setup(stage)
+        clips = [u for c in self.trainer.datamodule.clips.values() for u in c.utterances]
+        if not self.trainer.is_global_zero:  # the first process transcribes, the others look up
+            self.trainer.strategy.barrier("transcribe")
+        self._read(clips)
+        if self.trainer.is_global_zero:
+            self.trainer.strategy.barrier("transcribe")
+        if stage == "fit" and hasattr(self.encoder, "fit"):
+            train = self.trainer.datamodule.clips["train"].utterances
+            self.encoder.fit([self._readings[clip].text for clip in train])
+
+    def embed(self, batch: Batch) -> Tensor:
+        return self.encoder([reading.text for reading in self._read(batch.utterances)])
+
+    def read(self, utterances: Sequence[Utterance]) -> list[tuple[str, str | None]]:
+        return [(reading.text, reading.reference) for reading in self._read(utterances)]
+
+    def flags(self, utterance: Utterance) -> tuple[Flag, ...]:
+        return self._read([utterance])[0].flags
+
+    def _read(self, utterances: Sequence[Utterance]) -> list[Reading]:
+        new = [u for u in dict.fromkeys(utterances) if u not in self._readings]
+        if len(self._readings) + len(new) > 200_000:
+            self._readings.clear()
+            new = list(dict.fromkeys(utterances))
+        if new:
+            read = map(self._gold, new) if self.gold else self._transcripts(new)
+            self._readings.update(zip(new, read, strict=True))
+        return [self._readings[u] for u in utterances]
+
+    def _gold(self, utterance: Utterance) -> Reading:
+        if not utterance.text:
+            raise InputError(
+                f"{utterance.id} has no text, and the view '{self.view}' reads the manifest's; "
+                "to classify audio, train on the transcripts of a recogniser"
+            )
+        text = utterance.text
+        if self.view == "gold_romanized":
+            text = romanizer().romanize(text, utterance.language)
+        return Reading(text, None, ())
+
+    def _transcripts(self, utterances: Sequence[Utterance]) -> list[Reading]:
+        transcriber = self.transcriber
+        romanize = romanizer().romanize if self.view == "romanized" else None
+        readings: list[Reading] = []
+        for utterance, transcript in zip(
+            utterances, transcriber.transcribe(utterances), strict=True
+        ):
+            assert transcript is not None  # without on_error, what cannot be transcribed raises
+            text, reference = transcript.text, utterance.text
+            if romanize is not None:
+                if transcriber.recognizer.spells == "native":
+                    text = romanize(text, utterance.language)
+                reference = reference and romanize(reference, utterance.language)
+            readings.append(Reading(text, reference or None, transcript.flags))
+        return readings
