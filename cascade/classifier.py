@@ -11,6 +11,7 @@ from torch import Tensor
 from cascade.encoder import open_text_encoder
 from cascade.romanizer import romanizer
 from cascade.transcriber import Transcriber, open_recognizer
+from speechtaxi import audio
 from speechtaxi.batch import Batch
 from speechtaxi.classifier import Classifier
 from speechtaxi.errors import InputError
@@ -95,15 +96,18 @@ class TextClassifier(Classifier):
         if self._transcriber is None:
             assert self.recognizer is not None
             device = self._trainer.strategy.root_device if self._trainer else self.device
-            recognizer = open_recognizer(self.recognizer, device=str(device))
+            store = TranscriptStore(self.store or default_path())
+            recognizer = open_recognizer(
+                self.recognizer,
+                device=str(device),
+                digest=lambda path: store.digest(path, audio.digest),
+            )
             if self.view == "native" and recognizer.spells == "uroman":
                 raise InputError(
                     f"{self.recognizer} spells uroman letters, not the native script; "
                     "use --model.view romanized"
                 )
-            self._transcriber = Transcriber(
-                recognizer, TranscriptStore(self.store or default_path())
-            )
+            self._transcriber = Transcriber(recognizer, store)
         return self._transcriber
 
     def setup(self, stage: str) -> None:

@@ -128,7 +128,7 @@ class Recognizer(LightningModule):
         if self.spells == "native":
             return letters(utterance.text)
         spelled = letters(romanizer().romanize(utterance.text, utterance.language))
-        return "".join(c for c in spelled if c in self.numbers)
+        return " ".join("".join(c for c in spelled if c in self.numbers).split())
 
     def setup(self, stage: str) -> None:
         """Collect the letters of the training texts, and report targets that are too long."""

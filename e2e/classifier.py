@@ -24,7 +24,7 @@ class SpeechClassifier(Classifier):
             E2E classifier's or a recogniser's) for a warm start; see `open_encoder`.
         encoder_config: builds the encoder without weights; set by checkpoints.
         allow_remote_code: encoders whose own modelling code may be run, by name.
-        pooling: mean, attention or statistics.
+        pooling: mean, max, attention or statistics.
         layers: "last", or "weighted" to learn a mix of all layers.
         freeze: "none", "front", "all", or how many of the lowest layers, as in "6".
         min_seconds: shorter clips are padded with silence to this, for encoders that refuse less.
@@ -40,7 +40,7 @@ class SpeechClassifier(Classifier):
         encoder: str = "small",
         encoder_config: dict[str, Any] | None = None,
         allow_remote_code: list[str] | None = None,
-        pooling: Literal["mean", "attention", "statistics"] = "mean",
+        pooling: Literal["mean", "max", "attention", "statistics"] = "mean",
         layers: Literal["last", "weighted"] = "last",
         freeze: str = "none",
         min_seconds: float = 0.0,

@@ -22,6 +22,22 @@ class MeanPooling(nn.Module):
         return weighted_mean(frames, mask.to(frames.dtype))
 
 
+class MaxPooling(nn.Module):
+    """Largest value over the frames of a clip: finds a few telling words in many others.
+
+    It is what an encoder that is trained from scratch learns topics with; a mean hardly moves.
+
+    Shape: frames (B, F, D), mask (B, F) bool -> (B, D)
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        return frames.masked_fill(~mask[..., None], float("-inf")).amax(1)
+
+
 class StatisticsPooling(nn.Module):
     """Mean and standard deviation over the frames of a clip (Snyder et al. 2018, x-vectors).
 
@@ -59,7 +75,12 @@ class AttentionPooling(nn.Module):
         return (weights[..., None] * shares).sum(1).flatten(1)
 
 
-POOLINGS = {"mean": MeanPooling, "statistics": StatisticsPooling, "attention": AttentionPooling}
+POOLINGS = {
+    "mean": MeanPooling,
+    "max": MaxPooling,
+    "statistics": StatisticsPooling,
+    "attention": AttentionPooling,
+}
 
 
 class LayerMix(nn.Module):
@@ -81,7 +102,9 @@ def weighted_mean(frames: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("bf,bfd->bd", weights, frames) / weights.sum(1, keepdim=True)
 
 
-def open_pooling(name: str, dim: int) -> MeanPooling | StatisticsPooling | AttentionPooling:
+def open_pooling(
+    name: str, dim: int
+) -> MeanPooling | MaxPooling | StatisticsPooling | AttentionPooling:
     """Return a pooling by name.
 
     Raises:

@@ -41,7 +41,7 @@ def is_model(folder: str | Path) -> bool:
     if (folder / "checkpoints" / "best.ckpt").is_file():
         return True
     config = folder / CONFIG
-    return config.is_file() and "class_path" in json.loads(config.read_text(encoding="utf-8"))
+    return config.is_file() and '"class_path"' in config.read_text(encoding="utf-8")
 
 
 def weights_file(folder: str | Path) -> Path:

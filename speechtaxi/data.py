@@ -19,7 +19,7 @@ from speechtaxi import audio, records
 from speechtaxi.batch import Batch, LengthBatchSampler, collate
 from speechtaxi.errors import InputError
 from speechtaxi.labels import label_set
-from speechtaxi.types import Utterance
+from speechtaxi.types import Split, Utterance
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,9 @@ class SpeechDataModule(LightningDataModule):
         languages: languages to train and validate on; None takes all.
         test_languages: languages to test and predict on; None takes `languages`.
         test_split: the split that `test` and `predict` use.
-        dev_share: where the manifests have no dev split, the share of the training groups (verses,
-            sentences; clips where there is no group) that becomes one, chosen by hash.
+        dev_share, test_share: where the manifests have no dev or test split, the share of groups
+            (verses, sentences; clips where there is no group) that becomes one, chosen by hash.
+            With either, clips of a manifest without any split are for training.
         batch_seconds: the most audio in a batch, padding included.
         batch_size: the most clips in a batch.
         max_seconds: longer clips are cut to this.
@@ -116,6 +117,7 @@ class SpeechDataModule(LightningDataModule):
         test_languages: list[str] | None = None,
         test_split: Literal["train", "dev", "test", "predict"] = "test",
         dev_share: float = 0.0,
+        test_share: float = 0.0,
         batch_seconds: float = 120.0,
         batch_size: int = 16,
         max_seconds: float = 60.0,
@@ -131,7 +133,8 @@ class SpeechDataModule(LightningDataModule):
         self.labels = label_set(labels) if labels is not None else None
         self.columns, self.label_names, self.language = columns, label_names, language
         self.languages, self.test_languages = languages, test_languages
-        self.test_split, self.dev_share = test_split, dev_share
+        self.test_split = test_split
+        self.shares: dict[Split, float] = {"dev": dev_share, "test": test_share}
         self.batch_seconds, self.batch_size, self.max_seconds = (
             batch_seconds,
             batch_size,
@@ -169,16 +172,25 @@ class SpeechDataModule(LightningDataModule):
                             f"{row.id} has the label '{row.label}', which is not in the label set "
                             f"{self.labels}; map it with data.label_names or mend data.labels"
                         )
-            if not any(row.split == "dev" for row in rows):
-                rows = [self._held_out(row) for row in rows]
-            self._utterances = rows
+            self._utterances = self._split(rows) if any(self.shares.values()) else rows
         return self._utterances
 
-    def _held_out(self, row: Utterance) -> Utterance:
-        """Move a training clip to dev if the hash of its group says so."""
-        digest = hashlib.blake2b((row.group or row.id).encode(), digest_size=4).digest()
-        chosen = int.from_bytes(digest, "big") < self.dev_share * 2**32
-        return replace(row, split="dev") if chosen and row.split == "train" else row
+    def _split(self, rows: list[Utterance]) -> list[Utterance]:
+        """Make the splits that are missing, by the hash of each clip's group."""
+        there = {row.split for row in rows}
+        source = "train" if "train" in there else "predict"
+        shares = {split: share for split, share in self.shares.items() if split not in there}
+
+        def split(row: Utterance) -> Split:
+            digest = hashlib.blake2b((row.group or row.id).encode(), digest_size=4).digest()
+            place, reached = int.from_bytes(digest, "big") / 2**32, 0.0
+            for name, share in shares.items():
+                reached += share
+                if place < reached:
+                    return name
+            return "train"
+
+        return [replace(row, split=split(row)) if row.split == source else row for row in rows]
 
     def select(self, split: str) -> list[Utterance]:
         """Return the clips of a split in the languages asked for.
@@ -203,7 +215,7 @@ class SpeechDataModule(LightningDataModule):
             raise InputError(
                 f"no clip of {', '.join(self.manifests)} is in split '{split}'"
                 f"{' in ' + ', '.join(wanted) if wanted else ''}; there are: {dict(splits)}"
-                + ("; --data.dev_share 0.1 holds out some of train" if split == "dev" else "")
+                "; --data.dev_share 0.1 --data.test_share 0.2 make splits where there are none"
             )
         if self.labels is not None and split in ("train", "dev"):
             bare = [row.id for row in rows if row.label is None]

@@ -161,6 +161,21 @@ def test_dev_can_be_held_out_by_group(corpus, tmp_path):
     assert len(data.clips["train"]) + len(data.clips["dev"]) == 32
 
 
+def test_a_folder_of_label_folders_becomes_a_corpus(corpus, tmp_path):
+    for row in read_manifest(corpus):
+        folder = tmp_path / "clips" / row.label
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{row.id}.flac").symlink_to(row.audio)
+    with pytest.raises(InputError, match="test_share"):
+        module(tmp_path / "clips", language="eng").setup("fit")
+    data = module(tmp_path / "clips", language="eng", dev_share=0.2, test_share=0.3)
+    data.setup("fit")
+    data.setup("test")
+    sizes = [len(data.clips[split]) for split in ("train", "dev", "test")]
+    assert sum(sizes) == 56
+    assert sizes[0] > sizes[2] > sizes[1] > 0
+
+
 def test_ids_repeated_across_manifests_are_refused(corpus):
     with pytest.raises(InputError, match="more than one of"):
         SpeechDataModule([str(corpus), str(corpus)], labels=["up", "down"]).setup("fit")

@@ -18,7 +18,7 @@ def batch_of(clips, extra=0):
     return Batch(rows, waveforms, lengths, torch.zeros(len(clips), dtype=torch.int64))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "attention", "statistics"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "attention", "statistics"])
 @pytest.mark.parametrize("layers", ["last", "weighted"])
 def test_logits_do_not_change_with_batch_order_or_padding(pooling, layers):
     model = SpeechClassifier(LABELS, pooling=pooling, layers=layers).eval()

@@ -24,6 +24,7 @@ def test_padding_weighs_nothing(name):
 def test_mean_and_statistics_are_those_of_torch():
     alone = FRAMES[1, :4]
     torch.testing.assert_close(open_pooling("mean", 8)(FRAMES, MASK)[1], alone.mean(0))
+    torch.testing.assert_close(open_pooling("max", 8)(FRAMES, MASK)[1], alone.amax(0))
     expected = torch.cat([alone.mean(0), (alone.var(0, correction=0) + 1e-5).sqrt()])
     torch.testing.assert_close(open_pooling("statistics", 8)(FRAMES, MASK)[1], expected)
 
@@ -40,5 +41,5 @@ def test_layer_mix_begins_as_the_mean_of_layers():
 
 
 def test_unknown_pooling():
-    with pytest.raises(InputError, match="use one of mean, statistics, attention"):
-        open_pooling("max", 8)
+    with pytest.raises(InputError, match="use one of mean, max, statistics, attention"):
+        open_pooling("median", 8)

@@ -1,0 +1,152 @@
+"""The cascade route: views, what is read of a clip, and the same text in training and use."""
+
+import pytest
+import torch
+
+import speechtaxi
+from cascade import TextClassifier
+from speechtaxi.batch import collate
+from speechtaxi.cli import main
+from speechtaxi.errors import InputError
+from speechtaxi.records import read_manifest, read_predictions, read_run
+from speechtaxi.store import TranscriptStore
+from speechtaxi.types import Utterance
+
+LABELS = ["up", "down"]
+
+
+@pytest.fixture(scope="module")
+def speller(fit_arguments, tmp_path_factory):
+    """A recogniser that spells uroman, trained for a moment."""
+    run = tmp_path_factory.mktemp("runs") / "speller"
+    arguments = [*fit_arguments, "-c", "recognizer_romanized", "--trainer.max_epochs=25"]
+    assert main(["fit", *arguments, f"--run={run}", "--model.upsample=4"]) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def cascade_run(speller, fit_arguments, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "cascade"
+    model = ["-c", "cascade_tiny", f"--model.recognizer={speller}"]
+    store = f"--model.store={run.parent / 'transcripts.sqlite'}"
+    assert main(["fit", *fit_arguments, *model, store, f"--run={run}"]) == 0
+    assert main(["test", str(run)]) == 0
+    return run
+
+
+@pytest.mark.parametrize("view", ["gold", "gold_romanized"])
+def test_gold_views_train_and_score(view, fit_arguments, tmp_path):
+    run = tmp_path / view
+    options = ["-c", "cascade_tiny", f"--model.view={view}", f"--run={run}"]
+    assert main(["fit", *fit_arguments, *options]) == 0
+    assert main(["test", str(run)]) == 0
+    rows = read_predictions(run / "predictions-test.jsonl")
+    assert all(row.prediction == row.label for row in rows)
+    assert all(row.text and row.reference is None for row in rows)
+    assert read_run(run).view == view
+
+
+def test_gold_romanized_reads_latin_letters():
+    model = TextClassifier(LABELS, view="gold_romanized")
+    assert model.read([Utterance("a", "rus", text="дождь")]) == [("dozhd", None)]
+
+
+def test_a_gold_model_cannot_classify_audio(fit_arguments, corpus, tmp_path, capsys):
+    run = tmp_path / "gold"
+    main(["fit", *fit_arguments, "-c", "cascade_tiny", "--model.view=gold", f"--run={run}"])
+    assert main(["classify", str(run), read_manifest(corpus)[0].audio]) == 2
+    assert "train on the transcripts of a recogniser" in capsys.readouterr().err
+
+
+def test_predictions_tell_what_was_read_and_what_was_said(cascade_run, speller):
+    record = read_run(cascade_run)
+    assert record.view == "romanized"
+    assert record.recognizer.startswith("speechtaxi:")
+    rows = read_predictions(cascade_run / "predictions-test.jsonl")
+    assert {row.reference for row in rows} == {"rise and climb", "sink and fall"}
+    assert all(set(row.text) <= set("abcdefghijklmnopqrstuvwxyz' ") for row in rows)
+    assert sum(row.prediction == row.label for row in rows) >= 14
+
+
+def test_classify_reads_what_test_read(cascade_run, corpus):
+    tested = {row.id: row for row in read_predictions(cascade_run / "predictions-test.jsonl")}
+    clips = [row for row in read_manifest(corpus) if row.id in tested]
+    model = speechtaxi.load(str(cascade_run))
+    for clip, row in zip(
+        clips, model.classify([c.audio for c in clips], language="eng"), strict=True
+    ):
+        assert row.text == tested[clip.id].text
+        assert row.probabilities == pytest.approx(tested[clip.id].probabilities, abs=1e-4)
+
+
+def test_nothing_is_transcribed_twice(cascade_run, monkeypatch):
+    from cascade.transcriber import TrainedRecognizer
+
+    def refuse(*_):
+        raise AssertionError("transcribed again")
+
+    monkeypatch.setattr(TrainedRecognizer, "transcribe", refuse)
+    assert main(["test", str(cascade_run)]) == 0
+
+
+def test_an_exported_cascade_brings_its_recogniser(cascade_run, corpus, tmp_path):
+    folder = tmp_path / "model"
+    assert main(["export", str(cascade_run), str(folder)]) == 0
+    assert (folder / "recognizer" / "model.safetensors").is_file()
+    moved = folder.rename(tmp_path / "moved")
+    clip = next(row.audio for row in read_manifest(corpus) if row.split == "test")
+    model = speechtaxi.load(str(moved))
+    model.store = str(tmp_path / "fresh.sqlite")
+    (row,) = model.classify(clip, language="eng")
+    (known,) = speechtaxi.load(str(cascade_run)).classify(clip, language="eng")
+    assert row == known
+
+
+def test_the_recogniser_is_no_part_of_the_model(cascade_run):
+    model = speechtaxi.load(str(cascade_run))
+    before = set(model.state_dict())
+    assert model.transcriber.recognizer.spells == "uroman"
+    assert set(model.state_dict()) == before
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_uroman_recogniser_has_no_native_view(speller, corpus, tmp_path):
+    model = TextClassifier(
+        LABELS, view="native", recognizer=str(speller), store=str(tmp_path / "s.sqlite")
+    )
+    with pytest.raises(InputError, match=r"use --model\.view romanized"):
+        model.read(read_manifest(corpus)[:1])
+
+
+@pytest.mark.parametrize(("view", "recognizer"), [("native", None), ("gold", "whisper:tiny")])
+def test_views_and_recognisers_go_together(view, recognizer):
+    with pytest.raises(InputError, match=r"model\.recognizer"):
+        TextClassifier(LABELS, view=view, recognizer=recognizer)
+
+
+def test_logits_do_not_change_with_batch_or_order():
+    model = TextClassifier(LABELS, view="gold").eval()
+    clips = [Utterance(str(n), "eng", text="word " * n) for n in range(1, 5)]
+
+    def logits(rows):
+        return model(collate(rows, [torch.zeros(0).numpy()] * len(rows), [-1] * len(rows)))
+
+    alone = torch.cat([logits([clip]) for clip in clips])
+    torch.testing.assert_close(logits(clips), alone)
+    torch.testing.assert_close(logits(clips[::-1]).flip(0), alone)
+
+
+def test_a_clip_whose_audio_changed_is_read_again(cascade_run, corpus, tmp_path):
+    import shutil
+
+    clips = [row for row in read_manifest(corpus) if row.split == "test"]
+    up, down = (next(r.audio for r in clips if r.label == label) for label in LABELS)
+    path = tmp_path / "clip.flac"
+    texts = []
+    for source in (up, down):
+        shutil.copyfile(source, path)
+        model = speechtaxi.load(str(cascade_run))
+        (row,) = model.classify(str(path), language="eng")
+        texts.append(row.text)
+    assert texts[0] != texts[1]
+    assert TranscriptStore(model.store)
