@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"speechtaxi {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"speechtaxi {name}: interrupted; what is done is kept", file=sys.stderr)
+        go_on = "; go on with --ckpt_path last" if name == "fit" else ""
+        print(f"speechtaxi {name}: interrupted; what is done is kept{go_on}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

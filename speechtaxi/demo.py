@@ -256,7 +256,7 @@ def show(folder: Path) -> None:
     from speechtaxi.cli import main as command
 
     print((folder / "logs" / "check.log").read_text(encoding="utf-8"))
-    print((folder / "report" / "report.md").read_text(encoding="utf-8"))
+    print((folder / "logs" / "report.log").read_text(encoding="utf-8"))
     for words in sample_commands(folder):
         print(f"$ {spoken(words)}", flush=True)
         command(list(words))

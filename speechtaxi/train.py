@@ -74,7 +74,7 @@ def fit(arguments: list[str]) -> int:
     from lightning.pytorch.loggers import CSVLogger
 
     from speechtaxi.data import SpeechDataModule
-    from speechtaxi.writer import EpochLines, EpochSeed, RunWriter
+    from speechtaxi.writer import EpochLines, EpochSeed, Interruption, RunWriter
 
     class FitCLI(LightningCLI):
         """Adds the run folder, and the callbacks that fill it."""
@@ -90,6 +90,7 @@ def fit(arguments: list[str]) -> int:
             parser.add_argument(
                 "--patience", type=int, help="stop after so many epochs without a better dev score"
             )
+            parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
             parser.link_arguments("data.labels", "model.init_args.labels")
 
         def _parse_ckpt_path(self) -> None:
@@ -99,6 +100,8 @@ def fit(arguments: list[str]) -> int:
             config = self.config.fit
             if config.run is None:
                 raise InputError("name the run folder: --run runs/NAME")
+            if config.threads:
+                torch.set_num_threads(config.threads)
             run = Path(config.run)
             if config.ckpt_path is None and (run / "checkpoints").is_dir():
                 raise InputError(
@@ -121,6 +124,7 @@ def fit(arguments: list[str]) -> int:
                 ModelCheckpoint(filename="last", **kept),
                 RunWriter(config.run, config.system, config.notes),
                 EpochSeed(),
+                interruption,
             ]
             if config.patience:
                 callbacks.append(EarlyStopping(monitor, mode=mode, patience=config.patience))
@@ -136,23 +140,30 @@ def fit(arguments: list[str]) -> int:
 
     torch.set_float32_matmul_precision("high")
     sys.argv[1:] = ["fit", *arguments]
-    FitCLI(
-        LightningModule,
-        SpeechDataModule,
-        save_config_callback=SaveConfigCallback,
-        save_config_kwargs={"overwrite": True},
-        subclass_mode_model=True,
-        seed_everything_default=0,
-        trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
-        parser_kwargs={"fit": {"prog": "speechtaxi fit"}},
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-    )
+    interruption = Interruption()
+    try:
+        FitCLI(
+            LightningModule,
+            SpeechDataModule,
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            subclass_mode_model=True,
+            seed_everything_default=0,
+            trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
+            parser_kwargs={"fit": {"prog": "speechtaxi fit"}},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+    except SystemExit:
+        if interruption.seen:
+            raise KeyboardInterrupt from None
+        raise
     return 0
 
 
 def score(verb: str, run: str, arguments: list[str]) -> int:
     """Validate, test or predict with a finished run."""
+    import torch
     import yaml
     from lightning.pytorch import Trainer, seed_everything
     from lightning.pytorch.callbacks import RichProgressBar
@@ -175,6 +186,8 @@ def score(verb: str, run: str, arguments: list[str]) -> int:
     parser.set_defaults({f"trainer.{name}": config["trainer"][name] for name in kept})
     parser.set_defaults({f"data.{name}": value for name, value in config["data"].items()})
     settings = parser.parse_args(arguments)
+    if config.get("threads"):
+        torch.set_num_threads(config["threads"])
     model = checkpoint.load(run, allow_remote_code=tuple(settings.allow_remote_code))
     seed_everything(config.get("seed_everything") or 0, verbose=False)
     data = parser.instantiate_classes(settings).data

@@ -111,6 +111,18 @@ class RunWriter(Callback):
         return round(time.monotonic() - self.started, 1)
 
 
+class Interruption(Callback):
+    """Remembers that Ctrl-C ended a run, which Lightning turns into a plain exit."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self.seen = isinstance(exception, KeyboardInterrupt)
+
+
 class EpochSeed(Callback):
     """Draws each epoch's dropout and augmentation from the seed and the epoch alone.
 

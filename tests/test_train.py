@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_every_config_begins_with_the_command_that_runs_it_and_parses(path):
     assert path.stem in [b for a, b in itertools.pairwise(words) if a == "-c"]
     for name in [b for a, b in itertools.pairwise(words) if a == "-c"]:
         assert Path(config_path("-c", name)).is_file()
-    rooms = {"data", "model", "notes", "patience", "trainer"}
+    rooms = {"data", "model", "notes", "patience", "threads", "trainer"}
     assert set(yaml.safe_load(path.read_text())) <= rooms
 
 
@@ -142,6 +143,23 @@ def test_every_model_config_composes(model, tmp_path):
     with pytest.raises(SystemExit) as stop:
         main(command)
     assert stop.value.code == 0
+
+
+@pytest.mark.slow
+def test_ctrl_c_tells_how_to_go_on(fit_arguments, tmp_path):
+    run = tmp_path / "run"
+    command = ["fit", *fit_arguments, "-c", "e2e_tiny", f"--run={run}", "--trainer.max_epochs=999"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "speechtaxi", *command], stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 3/"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert rest.splitlines()[-1].endswith("what is done is kept; go on with --ckpt_path last")
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["epoch"] >= 1
 
 
 @pytest.mark.slow
