@@ -19,7 +19,7 @@ from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line, from_hub
 from speechtaxi.languages import mms_code
-from speechtaxi.pretrained import FBANK_FAMILY, WAVE_FAMILY
+from speechtaxi.encoder.pretrained import FBANK_FAMILY, WAVE_FAMILY
 from speechtaxi.types import Transcript
 
 FAMILIES = WAVE_FAMILY + FBANK_FAMILY

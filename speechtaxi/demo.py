@@ -226,9 +226,10 @@ def follow(events: Iterator[tuple[Step, str, int]], count: int, logs: Path, star
         InputError: a command failed.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("demo", total=count)
@@ -237,7 +238,7 @@ def follow(events: Iterator[tuple[Step, str, int]], count: int, logs: Path, star
             now = f"{time.monotonic() - started:4.0f} s"
             if event == "start":
                 running.append(step.name)
-                progress.console.print(f"[dim]{now}[/] [bold]$[/] {spoken(step.command)}")
+                progress.console.print(f"[dim]{now}[/] $ {escape(spoken(step.command))}")
             else:
                 running.remove(step.name)
                 log = logs / f"{step.name.replace(' ', '_')}.log"

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import warnings
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,10 @@ def fit(arguments: list[str]) -> int:
             subclass_mode_model=True,
             seed_everything_default=0,
             trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
-            parser_kwargs={"fit": {"prog": "speechtaxi fit"}},
+            parser_kwargs={
+                "exit_on_error": False,
+                "fit": {"prog": "speechtaxi fit", "exit_on_error": False},
+            },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
@@ -158,7 +162,21 @@ def fit(arguments: list[str]) -> int:
         if interruption.seen:
             raise KeyboardInterrupt from None
         raise
+    except (ArgumentError, ValueError) as error:  # how jsonargparse tells what went wrong in it
+        raise told(error) from error
     return 0
+
+
+def told(error: Exception) -> Exception:
+    """Return the InputError inside or, for an argument that cannot be parsed, one that says so."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, InputError):
+        inner = inner.__cause__ or inner.__context__
+    if isinstance(inner, InputError):
+        return inner
+    if isinstance(error, ArgumentError):
+        return InputError(" ".join(str(error).split()))
+    return error
 
 
 def score(verb: str, run: str, arguments: list[str]) -> int:
@@ -177,7 +195,7 @@ def score(verb: str, run: str, arguments: list[str]) -> int:
     if not config_file.is_file():
         raise InputError(f"{run} is no run folder: it has no config.yaml; train with `fit` first")
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    parser = LightningArgumentParser(prog=f"speechtaxi {verb} {run}")
+    parser = LightningArgumentParser(prog=f"speechtaxi {verb} {run}", exit_on_error=False)
     parser.add_argument("-c", "--config", action=ActionConfigFile)
     parser.add_argument("--allow_remote_code", type=list[str], default=[])
     parser.add_lightning_class_args(Trainer, "trainer")
@@ -185,7 +203,10 @@ def score(verb: str, run: str, arguments: list[str]) -> int:
     kept = ("accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic")
     parser.set_defaults({f"trainer.{name}": config["trainer"][name] for name in kept})
     parser.set_defaults({f"data.{name}": value for name, value in config["data"].items()})
-    settings = parser.parse_args(arguments)
+    try:
+        settings = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise told(error) from error
     if config.get("threads"):
         torch.set_num_threads(config["threads"])
     model = checkpoint.load(run, allow_remote_code=tuple(settings.allow_remote_code))

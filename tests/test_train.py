@@ -116,6 +116,25 @@ def test_labels_of_another_set_are_refused(e2e_run, capsys):
     assert "knows the labels ['up', 'down']" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--data.bogus=1"], "unrecognized arguments: --data.bogus"),
+        (["--data.batch_size=many"], "data.batch_size"),
+        (["--data.labels=nolabels"], "unknown label set 'nolabels'; use one of taxi1500"),
+        (["--data.manifest=nowhere.jsonl"], "nowhere.jsonl: No such file"),
+        (["--model.pooling=median"], "median"),
+        (["--data.languages=[deu]"], "there are: eng, fra"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_line(arguments, told, fit_arguments, tmp_path, capsys):
+    run = f"--run={tmp_path / 'run'}"
+    assert main(["fit", *fit_arguments, "-c", "e2e_tiny", run, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])
 def test_what_is_no_run_folder(verb, tmp_path, capsys):
     assert main([verb, str(tmp_path)]) == 2

@@ -118,9 +118,9 @@ class SmallEncoder(SpeechEncoder):
 
     @staticmethod
     def augment(mels: Tensor) -> Tensor:
-        """Silence up to two stretches of 0.2 s and two of 8 bands in each clip (B, F, bands)."""
+        """Silence up to two stretches of 0.1 s and two of 4 bands in each clip (B, F, bands)."""
         x = mels[:, None]  # (batch, 1, frames, bands)
         for _ in range(2):
-            x = mask_along_axis_iid(x, mask_param=20, mask_value=0.0, axis=2, p=0.2)
-            x = mask_along_axis_iid(x, mask_param=8, mask_value=0.0, axis=3)
+            x = mask_along_axis_iid(x, mask_param=10, mask_value=0.0, axis=2, p=0.2)
+            x = mask_along_axis_iid(x, mask_param=4, mask_value=0.0, axis=3)
         return x[:, 0]
