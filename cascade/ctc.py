@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, Auto
 
 from cascade.transcriber import LONGEST
 from speechtaxi.audio import SAMPLE_RATE
+from speechtaxi.encoder.pretrained import FBANK_FAMILY, WAVE_FAMILY
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line, from_hub
 from speechtaxi.languages import mms_code
-from speechtaxi.encoder.pretrained import FBANK_FAMILY, WAVE_FAMILY
 from speechtaxi.types import Transcript
 
 FAMILIES = WAVE_FAMILY + FBANK_FAMILY
