@@ -45,6 +45,22 @@ class LogMel(nn.Module):
         return (mels - mean) / (variance + 0.1).sqrt() * mask, counts
 
 
+class ChannelDropout(nn.Module):
+    """Drops a channel for a whole clip: far cheaper on a CPU than a mask for every frame.
+
+    Shape: (B, F, D) -> (B, F, D)
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p)
+
+
 class ConvBlock(nn.Module):
     """Pre-norm residual convolution over time, then a residual feed-forward part.
 
@@ -59,10 +75,9 @@ class ConvBlock(nn.Module):
             nn.LayerNorm(dim),
             nn.Linear(dim, 2 * dim),
             nn.GELU(),
-            nn.Dropout(dropout),
             nn.Linear(2 * dim, dim),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ChannelDropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         heard = self.conv((self.norm(x) * mask).mT).mT
