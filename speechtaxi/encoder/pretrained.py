@@ -20,7 +20,7 @@ from transformers.audio_utils import mel_filter_bank
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.encoder.frames import Frames, SpeechEncoder, frame_mask
 from speechtaxi.errors import InputError
-from speechtaxi.hub import from_hub, is_allowed, plain
+from speechtaxi.hub import first_line, from_hub, is_allowed, plain
 
 MEL_FAMILY = ("whisper",)
 FBANK_FAMILY = ("wav2vec2-bert",)
@@ -139,7 +139,14 @@ class PretrainedEncoder(SpeechEncoder):
             variance = ((waveforms - mean).square() * mask).sum(1, keepdim=True) / n
             waveforms = (waveforms - mean) / (variance + 1e-7).sqrt() * mask
         if self.remote:
-            out = self.model(waveforms, **options)
+            try:
+                out = self.model(waveforms, **options)
+            except RuntimeError as error:
+                seconds = waveforms.shape[1] / SAMPLE_RATE
+                raise InputError(
+                    f"{self.config['name']} fails at {seconds:.3f} s: {first_line(error)}; "
+                    "if that is too short for it, pad with --model.min_seconds"
+                ) from error
             counts = torch.full_like(lengths, out.last_hidden_state.shape[1])
             return self._frames(out, counts, all_layers)
         if not self.by_length:
