@@ -112,7 +112,13 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
     for name in ("recognizer", "encoder_config"):  # what was exported beside the model
         settings[name] = _absolute(settings.get(name), saved.folder)
     model = model_class(**{k: v for k, v in settings.items() if k in saved.settings})
-    model.load_state_dict(saved.state)
+    try:
+        model.load_state_dict(saved.state)
+    except RuntimeError as error:
+        raise InputError(
+            f"{folder} does not fit this version of {saved.class_path}; use the version of "
+            "speechtaxi that trained it (run.json tells), or train it again"
+        ) from error
     model.source = str(folder)
     return model.eval()
 

@@ -18,7 +18,7 @@ from speechtaxi.errors import InputError
 
 ALONE = "hin"
 """The language that is also trained on alone (In-Language)."""
-SAMPLE = "ukr"
+SAMPLE = "pan"
 """The language of the clip that is classified at the end: one that no model trained on."""
 
 HONESTLY = """

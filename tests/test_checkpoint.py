@@ -63,6 +63,16 @@ def test_truncated_weights(e2e_run, exported, tmp_path, name, keep):
         checkpoint.load(folder)
 
 
+def test_weights_of_another_architecture(exported, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"]["pooling"] = "statistics"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="does not fit this version of e2e.SpeechClassifier"):
+        checkpoint.load(folder)
+
+
 def test_pickled_code_is_never_run(e2e_run, tmp_path):
     class Bomb:
         def __reduce__(self):
