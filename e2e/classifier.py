@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from e2e.pooling import LayerMix, open_pooling
@@ -13,6 +13,23 @@ from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.batch import Batch
 from speechtaxi.classifier import Classifier
 from speechtaxi.encoder import open_encoder
+
+
+class Standardize(nn.BatchNorm1d):
+    """Zero mean and unit variance in each dimension, by running statistics of training clips.
+
+    Never by a batch's own: batches hold clips of similar length, and so differ from each other.
+
+    Shape: (B, D) -> (B, D)
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, momentum=None, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) > 1:
+            super().forward(x)
+        return (x - self.running_mean) / (self.running_var + self.eps).sqrt()
 
 
 class SpeechClassifier(Classifier):
@@ -26,8 +43,10 @@ class SpeechClassifier(Classifier):
         allow_remote_code: encoders whose own modelling code may be run, by name.
         pooling: mean, max, attention or statistics.
         layers: "last", or "weighted" to learn a mix of all layers.
-        freeze: "none", "front", "all", or how many of the lowest layers, as in "6".
-        min_seconds: shorter clips are padded with silence to this, for encoders that refuse less.
+        freeze: "none", "front", "all", or how many of the lowest layers, as in "6". With "all" the
+            vectors are standardised, which a linear head on fixed features needs.
+        min_seconds: shorter clips are set amid silence of this length, for encoders that look at
+            a stretch of time as a whole, or refuse less.
         training: see `Classifier`.
     """
 
@@ -68,6 +87,7 @@ class SpeechClassifier(Classifier):
         self.encoder.freeze(freeze)
         self.mix = LayerMix(self.encoder.n_layers) if layers == "weighted" else None
         self.pooling = open_pooling(pooling, self.encoder.dim)
+        self.standardize = Standardize(self.pooling.dim) if self.frozen else nn.Identity()
         self.build_head(self.pooling.dim)
 
     def train(self, mode: bool = True) -> SpeechClassifier:
@@ -78,10 +98,18 @@ class SpeechClassifier(Classifier):
         return self
 
     def embed(self, batch: Batch) -> Tensor:
-        missing = max(0, self.min_samples - batch.waveforms.shape[1])
-        waveforms = F.pad(batch.waveforms, (0, missing))
-        lengths = batch.lengths.clamp_min(self.min_samples)
+        waveforms, lengths = self._surround(batch.waveforms, batch.lengths)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             frames = self.encoder(waveforms, lengths, all_layers=self.mix is not None)
         heard = self.mix(frames.layers) if self.mix is not None else frames.last
-        return self.pooling(heard, frames.mask)
+        return self.standardize(self.pooling(heard, frames.mask))
+
+    def _surround(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Set clips shorter than `min_samples` amid silence."""
+        missing = (self.min_samples - lengths).clamp_min(0)
+        if not bool(missing.any()):
+            return waveforms, lengths
+        padded = F.pad(waveforms, (0, max(0, self.min_samples - waveforms.shape[1])))
+        shifts = (missing // 2).tolist()
+        rows = [row.roll(shift) for row, shift in zip(padded, shifts, strict=True)]
+        return torch.stack(rows), lengths + missing

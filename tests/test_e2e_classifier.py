@@ -43,11 +43,22 @@ def test_the_mix_of_layers_learns():
     assert model.mix.weights.grad.abs().sum() > 0
 
 
-def test_short_clips_are_padded_where_the_encoder_needs_it():
+def test_short_clips_are_set_amid_silence_where_the_encoder_needs_it():
     model = SpeechClassifier(LABELS, min_seconds=0.5).eval()
     short = CLIPS[3]  # 0.1 s
-    silence = torch.cat([short, torch.zeros(8_000 - len(short))])
-    torch.testing.assert_close(model(batch_of([short])), model(batch_of([silence])))
+    silence = torch.zeros((8_000 - len(short)) // 2)
+    amid = model(batch_of([torch.cat([silence, short, silence])]))
+    torch.testing.assert_close(model(batch_of([short])), amid)
+    torch.testing.assert_close(model(batch_of([CLIPS[0], short]))[1:], amid)
+
+
+def test_fixed_vectors_are_standardised_the_same_in_any_batch():
+    model = SpeechClassifier(LABELS, freeze="all", dropout=0.0).train()
+    for _ in range(3):
+        model(batch_of(CLIPS))
+    vectors = model.embed(batch_of(CLIPS))
+    assert vectors.mean(0).abs().max() < 1e-3
+    torch.testing.assert_close(model.eval().embed(batch_of(CLIPS[:1])), vectors[:1])
 
 
 def test_a_run_folder_warm_starts_the_encoder(e2e_run):
