@@ -59,7 +59,9 @@ class Optimizer:
                 decay = self.weight_decay if parameter.ndim > 1 else 0.0
                 groups.setdefault((lr, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
-            [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+            [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
+            # On a CPU several times quicker; on a GPU it does not go with float16 and clipping.
+            fused=True if module.device.type == "cpu" else None,
         )
         steps = max(1, int(module.trainer.estimated_stepping_batches))
         schedule = Schedule(steps, self.warmup, self.schedule)
