@@ -9,6 +9,8 @@ and leaves the run folders; what is done is not done again.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from pathlib import Path
 
 from speechtaxi.cli import main as speechtaxi
@@ -59,7 +61,8 @@ def fit_and_test(
         model = ["-c", "cascade_tiny", f"--model.view={view}", f"--run={run}", "--ckpt_path=last"]
         target = f"--data.test_languages=[{','.join(tested)}]"
         speechtaxi(["fit", "-c", "cpu", "-c", "verses", *data, target, *model])
-        speechtaxi(["test", str(run)])
+        with contextlib.redirect_stdout(sys.stderr):  # the table alone goes to stdout
+            speechtaxi(["test", str(run)])
     rows = read_predictions(predictions)
     labels = list(rows[0].probabilities)
     found: dict[str, float] = {}
