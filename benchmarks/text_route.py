@@ -1,6 +1,6 @@
 """The small text model on Taxi1500 tables, by the public commands, beside benchmarks/text_floor.py.
 
-    python benchmarks/text_route.py --data ../shared/data/taxi1500 --output /tmp/text_route
+    python benchmarks/text_route.py --data ../shared/data/taxi1500 --output runs/text
 
 fits and tests `cascade_tiny` on gold text, prints test macro-F1 by language as a Markdown table,
 and leaves the run folders; what is done is not done again.
