@@ -169,7 +169,11 @@ def test_ctrl_c_tells_how_to_go_on(fit_arguments, tmp_path):
     run = tmp_path / "run"
     command = ["fit", *fit_arguments, "-c", "e2e_tiny", f"--run={run}", "--trainer.max_epochs=999"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "speechtaxi", *command], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "speechtaxi", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a background job, as under CI, would ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stderr:
         if line.startswith("epoch 3/"):
