@@ -19,12 +19,13 @@ from speechtaxi import cli
 from speechtaxi.errors import InputError
 from speechtaxi.labels import label_set
 from speechtaxi.records import read_predictions, write_predictions, write_run
-from speechtaxi.report import charts, main
+from speechtaxi.report import charts, main, sections
 from speechtaxi.report.comparison import Comparison, compare
+from speechtaxi.report.forms import as_json, as_markdown
 from speechtaxi.report.page import as_html
+from speechtaxi.report.pictures import overview_chart
 from speechtaxi.report.runs import Run, read
-from speechtaxi.report.tables import as_json
-from speechtaxi.report.words import NO_PAIR, as_markdown, verdict
+from speechtaxi.report.words import NO_PAIR, verdict
 from speechtaxi.statistics import holm
 from speechtaxi.types import Prediction, RunRecord
 
@@ -87,7 +88,7 @@ def report(runs, tmp_path_factory) -> Report:
     folder = tmp_path_factory.mktemp("report")
     program = (
         "import sys; from speechtaxi.cli import main; status = main(sys.argv[1:]);"
-        "heavy = {'torch', 'lightning', 'transformers', 'sklearn', 'scipy', 'librosa'};"
+        "heavy = {'torch', 'lightning', 'transformers', 'scipy.stats', 'librosa'};"
         "print('heavy:', heavy & set(sys.modules)); sys.exit(status)"
     )
     done = subprocess.run(
@@ -106,8 +107,8 @@ def compared(*runs: Path, common: bool = False) -> Comparison:
 
 def test_planted_truth_is_found_and_nothing_else(report):
     better = {d["languages"][0]: d["better"] for d in report.json["differences"]}
-    assert better == {"eng": "e2e", "fra": "cascade", "tam": None, "ukr": None}
-    assert {(d["e2e"], d["cascade"]) for d in report.json["differences"]} == {("ears", "eyes")}
+    assert better == {"eng": "first", "fra": "second", "tam": None, "ukr": None}
+    assert {(d["first"], d["second"]) for d in report.json["differences"]} == {("ears", "eyes")}
     for words in (
         "E2E is better in English",
         "the cascade is better in French",
@@ -128,7 +129,9 @@ def test_setups_follow_the_training_languages():
 
     assert setup("eng", "eng") == "in-language"
     assert setup("eng", "eng", "fra") == "all-languages"
-    assert setup("rus", "eng", "fra") == setup("rus", "eng", said="in-language") == "zero-shot"
+    assert setup("rus", "eng", "fra") == "zero-shot"
+    assert setup("rus", "eng") == setup("rus", "eng", said="in-language") == "zero-shot from eng"
+    assert setup("rus", "eng", "fra", said="zero-shot, no family") == "zero-shot, no family"
     assert setup("eng") == setup("eng", said="nonsense") == "unknown"
     assert setup("eng", said="zero-shot") == "zero-shot"
 
@@ -172,8 +175,8 @@ def test_one_group_has_no_interval(tmp_path):
         NO_PAIR,
         "Not shown to beat the majority baseline: lone.",
     ]
-    assert json.loads(as_json(found, {}))["scores"][0]["macro_f1"]["low"] is None
-    assert "† no interval: fewer than two groups" in as_markdown(found)
+    assert json.loads(as_json(found, sections(found)))["scores"][0]["macro_f1"]["low"] is None
+    assert "† no interval: fewer than two groups" in as_markdown(found, sections(found))
 
 
 def test_other_clips_are_refused_or_cut_to_the_common_ones(planted):
@@ -204,14 +207,15 @@ def test_a_language_that_a_run_does_not_cover_is_an_empty_cell(runs, tmp_path):
     assert setups["english", "eng"] == "in-language"
     assert ("english", "fra") not in setups
     assert setups["ears", "eng"] == "all-languages"
-    assert {d.e2e for d in found.differences} == {"ears"}  # no cascade has only English
+    assert {d.first for d in found.differences} == {"ears"}  # no cascade has only English
 
 
 def test_a_mean_over_fewer_languages_is_marked(tmp_path):
     whole = [row for language in ("eng", "fra", "tam") for row in rows(language, 0.6, 1)]
     first = write(tmp_path / "a", whole, route="e2e")
     second = write(tmp_path / "b", whole[:192], route="e2e")
-    text = as_markdown(compared(first, second))
+    found = compared(first, second)
+    text = as_markdown(found, sections(found))
     assert re.search(r"\*\*\(0\.\d\d over 2\)\*\*", text)
 
 
@@ -232,24 +236,64 @@ def test_namesakes_are_refused(runs, tmp_path):
 
 
 def test_differences_in_what_should_be_alike_are_told(planted, tmp_path):
-    odd = [replace(r, probabilities={**r.probabilities, "crime": 0.0}) for r in rows("eng", 0.5, 5)]
+    odd = rows("eng", 0.5, 5)
     odd[0] = replace(odd[0], group="another")
     odd.append(replace(odd[0], id="eng-unlabelled", label=None))
     record = {"seed": 1, "data_fingerprint": "ffff", "train_languages": (), "skipped": 2}
     strange = write(tmp_path / "strange", odd, route="e2e", **record)
     own = read_predictions(planted[0] / "predictions-test.jsonl")
     write(planted[0], own, route="e2e", seed=0, data_fingerprint="0000")
+    read_ = read_predictions(planted[1] / "predictions-test.jsonl")
+    write(planted[1], read_, route="cascade", view="romanized", data_fingerprint="ffff")
     warnings = "\n".join(compared(*planted, strange).warnings)
     for words in (
-        "label sets differ",
-        "seeds differ: 0 (ears); 1 (strange)",
-        "training data (fingerprints) differ: 0000 (ears); ffff (strange)",
+        "seeds differ: 0 (ears); none (eyes, gold); 1 (strange)",
+        "training data (fingerprints) differ: 0000 (ears); ffff (eyes)",
         "training languages unknown, so that seen and unseen ones cannot be told apart: strange",
         "runs group the clips differently",
         "strange: 1 clips without a gold label left out",
         "strange: 2 clips skipped",
     ):
         assert words in warnings
+
+
+def test_other_label_sets_are_refused_or_cut_to_the_common_labels(planted, tmp_path):
+    few = [
+        replace(row, label="crime", prediction="crime") if row.label == "sport" else row
+        for row in rows("eng", 1.0, 5)
+    ]
+    odds = {**dict.fromkeys(TOPICS, 0.0), "crime": 0.0}
+    few = [replace(row, probabilities={**odds, row.prediction: 1.0}) for row in few]
+    few = [replace(r, label="sport") if r.label == "crime" else r for r in few]
+    strange = write(tmp_path / "strange", few, route="e2e")
+    with pytest.raises(InputError, match=r"label sets differ: 'ears' has .*--common"):
+        compared(*planted, strange)
+    found = compared(*planted, strange, common=True)
+    assert "up to 0 clips of other labels are left out" in found.warnings[0]
+    cell = next(c for c in found.cells if c.system == "strange")
+    assert cell.accuracy.estimate == pytest.approx(5 / 6)  # "crime" counts as wrong
+
+
+def test_seeds_of_one_system_are_one_score(tmp_path):
+    """Three seeds make one system, whose interval is wider than that of its mean answers."""
+    three = [
+        write(tmp_path / f"s{n}", rows("eng", 0.4 + n / 5, n), route="e2e", system="ears", seed=n)
+        for n in range(3)
+    ]
+    cascade = write(tmp_path / "eyes", rows("eng", 0.6, 9), route="cascade", seed=0)
+    found = compared(*three, cascade)
+    cell = next(c for c in found.cells if c.system == "ears")
+    assert len(cell.seeds) == 3
+    assert cell.macro_f1.estimate == pytest.approx(np.mean(cell.seeds))
+    alone = compared(three[1]).cells[0].macro_f1
+    assert cell.macro_f1.high - cell.macro_f1.low > 1.5 * (alone.high - alone.low)
+    assert any("seeds differ" in warning for warning in found.warnings)
+    assert found.differences[0].better is None
+    with pytest.raises(InputError, match=r"2 runs are called 'ears' and tell of eng.*seed 0"):
+        compared(
+            *three,
+            write(tmp_path / "again", rows("eng", 0.5, 7), route="e2e", system="ears", seed=0),
+        )
 
 
 def test_too_few_resamples_for_the_correction_are_told():
@@ -266,7 +310,7 @@ def test_a_file_alone_is_a_system(tmp_path):
     routes = [(run.system, run.record.route) for run in found.runs]
     assert routes == [("heard", "e2e"), ("seen", "cascade")]
     assert {c.setup for c in found.cells} == {"unknown"}
-    assert found.differences[0].better == "cascade"
+    assert found.differences[0].better == "second"
 
 
 def test_a_file_in_a_run_folder_brings_its_record(runs):
@@ -355,13 +399,13 @@ def test_every_chart_has_a_place_and_words(report):
     assert sorted(specs) == sorted(places)
     assert all(spec["description"] for spec in specs.values())
     kinds = {place.split("-")[0] for place in places}
-    assert kinds == {"means", "forests", "languages", "transcripts", "confusions"}
+    assert kinds == {"systems", "difference", "language", "transcripts", "confusion"}
 
 
 def test_charts_are_valid_vega_lite(runs):
     found = compared(*runs)
     for chart in (
-        charts.overview_chart(found),
+        overview_chart(found),
         charts.score_chart(found, found.cells[:2], "container"),
         charts.forest_chart(found.differences, 1),
         charts.confusion_chart(found.topics[0], found.labels),
@@ -374,10 +418,10 @@ def test_names_cannot_break_the_page(tmp_path):
     name = "</script><b>a|b</b>"
     run = write(tmp_path / "run", rows("eng", 0.5, 1), route="e2e", system=name, notes=(name,))
     found = compared(run)
-    page = as_html(found)
+    page = as_html(found, sections(found))
     assert name not in page
     assert "&lt;b&gt;a|b&lt;/b&gt;" in page
-    assert "a\\|b" in as_markdown(found)
+    assert "a\\|b" in as_markdown(found, sections(found))
 
 
 def test_a_report_imports_no_torch(report):
@@ -406,7 +450,7 @@ def test_claims_are_corrected_for_their_number(tmp_path):
     found = compared(*runs)
     assert len(found.mean_differences) == 8
     assert [d.p_holm for d in found.mean_differences] == holm([d.p for d in found.mean_differences])
-    for e2e, cascade in {(d.e2e, d.cascade) for d in found.differences}:
-        pair = [d for d in found.differences if (d.e2e, d.cascade) == (e2e, cascade)]
+    for e2e, cascade in {(d.first, d.second) for d in found.differences}:
+        pair = [d for d in found.differences if (d.first, d.second) == (e2e, cascade)]
         assert [d.p_holm for d in pair] == holm([d.p for d in pair])
     assert not any(d.better for d in (*found.mean_differences, *found.differences))

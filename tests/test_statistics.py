@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from speechtaxi import statistics
 from speechtaxi.scores import accuracy, macro_f1, tally, tally_groups
-from speechtaxi.statistics import bootstrap, holm, permutation_test
+from speechtaxi.statistics import bootstrap, holm, permutation_test, resampling
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
@@ -86,7 +85,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     whole = bootstrap(counts, macro_f1, resamples=500)
     other = np.roll(counts, 5, axis=0)
     p = permutation_test(counts, other, macro_f1, resamples=500)
-    monkeypatch.setattr(statistics, "CELLS", 1000)
+    monkeypatch.setattr(resampling, "CELLS", 1000)
     assert bootstrap(counts, macro_f1, resamples=500) == whole
     assert permutation_test(counts, other, macro_f1, resamples=500) == p
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from speechtaxi.errors import InputError
 
 if TYPE_CHECKING:
-    from speechtaxi.report.runs import Run
+    from speechtaxi.report.board import Arm
+    from speechtaxi.report.comparison import Comparison
+    from speechtaxi.report.section import Section
 
 FEWEST_RESAMPLES = 200
 
@@ -69,10 +71,11 @@ def write(
     """
     from speechtaxi.records import replacing
     from speechtaxi.report.comparison import compare
-    from speechtaxi.report.page import as_html, overview
+    from speechtaxi.report.forms import as_json, as_markdown, write_csv
+    from speechtaxi.report.page import as_html
+    from speechtaxi.report.pictures import overview
     from speechtaxi.report.runs import read
-    from speechtaxi.report.tables import as_json, csv_tables, write_csv
-    from speechtaxi.report.words import METHOD, as_markdown, verdict
+    from speechtaxi.report.words import verdict
 
     found = compare(
         [read(path, split) for path in runs],
@@ -82,21 +85,21 @@ def write(
         seed=seed,
         track=_track,
     )
-    said = verdict(found)
+    parts = sections(found)
     for name, text in (
-        ("report.md", as_markdown(found)),
-        ("report.json", as_json(found, {"verdict": said, "method": METHOD})),
-        ("report.html", as_html(found)),
+        ("report.md", as_markdown(found, parts)),
+        ("report.json", as_json(found, parts)),
+        ("report.html", as_html(found, parts)),
     ):
         with replacing(output / name) as file:
             file.write(text)
-    for table in csv_tables(found):
+    for table in (table for part in parts for table in part.tables if table.rows):
         with replacing(output / f"{table.name}.csv") as file:
             write_csv(file, table)
     overview(found, output / "overview.png")
     for note in found.notes:
         print(f"Note: {note}")
-    for setup, sentences in said.items():
+    for setup, sentences in verdict(found).items():
         print(f"{setup}")
         for sentence in sentences:
             print(f"  {sentence}")
@@ -105,8 +108,23 @@ def write(
     print(output / "report.html")
 
 
-def _track(runs: Sequence[Run]) -> Iterable[Run]:
+def sections(found: Comparison) -> list[Section]:
+    """Return what a report tells, in its order, without what the runs cannot answer."""
+    from speechtaxi.report import systems
+
+    parts = (
+        systems.systems(found),
+        systems.differences(found),
+        systems.languages(found),
+        systems.transcripts(found),
+        systems.topics(found),
+        systems.runs(found),
+    )
+    return [part for part in parts if part is not None]
+
+
+def _track(arms: Sequence[Arm]) -> Iterable[Arm]:
     from rich.console import Console
     from rich.progress import track
 
-    return track(runs, "comparing", console=Console(stderr=True), transient=True)
+    return track(arms, "comparing", console=Console(stderr=True), transient=True)

@@ -10,7 +10,6 @@ import altair as alt
 
 from speechtaxi.languages import name_of
 from speechtaxi.report.comparison import Comparison, Difference, Score, Topics
-from speechtaxi.report.tables import setups
 
 Spec = dict[str, Any]
 Drawing: TypeAlias = alt.LayerChart | alt.FacetChart
@@ -27,6 +26,7 @@ SHAPES = {
     "zero-shot": "triangle-up",
     "unknown": "diamond",
 }
+SIGNS = {"square": "■", "circle": "●", "triangle-up": "▲", "diamond": "◆"}
 
 
 LINE = 24
@@ -71,6 +71,11 @@ def kind(found: Comparison, system: str) -> str:
     return "E2E" if run.record.route == "e2e" else run.record.route
 
 
+def shape(setup: str) -> str:
+    """Return the shape of a setup; its variants share it."""
+    return next((sign for kind, sign in SHAPES.items() if setup.startswith(kind)), "diamond")
+
+
 def score_chart(
     found: Comparison,
     scores: Sequence[Score],
@@ -89,13 +94,14 @@ def score_chart(
             "label": f"{s.macro_f1.estimate:.2f}",
             "accuracy": s.accuracy.estimate,
             "clips": s.clips,
+            "best": "yes" if s.best else "no",
             "majority": found.baseline(s.languages)[0],
         }
         for s in scores
     ]
     tooltip: list[Any] = ["system:N", "setup:N", alt.Tooltip("macro-F1:Q", format=".3f")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("low", "high", "accuracy")]
-    tooltip += ["clips:Q", alt.Tooltip("majority:Q", format=".3f")]
+    tooltip += ["best:N", "clips:Q", alt.Tooltip("majority:Q", format=".3f")]
     plain = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y("system:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, ticks=False)),
         tooltip=tooltip,
@@ -106,7 +112,10 @@ def score_chart(
         plain.mark_tick(color=GREY, thickness=2).encode(x="majority:Q"),
         base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title="macro-F1"), x2="high:Q"),
         base.mark_point(filled=True, size=80, opacity=1).encode(
-            x=x, shape=alt.Shape("setup:N", scale=_scale(SHAPES), legend=None)
+            x=x,
+            shape=alt.Shape(
+                "setup:N", scale=_scale({s.setup: shape(s.setup) for s in scores}), legend=None
+            ),
         ),
         plain.mark_text(align="left", dx=6, fontSize=12).encode(
             x=alt.value("width"), text="label:N"
@@ -163,7 +172,7 @@ def forest_chart(pairs: Sequence[Difference], limit: float) -> Drawing:
     ).properties(
         width="container",
         height=LINE * len(rows),
-        description=f"Macro-F1 of {pairs[0].e2e} minus {pairs[0].cascade} with 95 % intervals. "
+        description=f"Macro-F1 of {pairs[0].first} minus {pairs[0].second} with 95 % intervals. "
         + "; ".join(f"{r['language']} {r['difference']:+.2f}, {r['finding']}" for r in rows),
     )
 
@@ -219,7 +228,6 @@ def transcript_chart(found: Comparison) -> alt.Chart:
     ]
     names = list(dict.fromkeys(t.system for t in found.transcripts))
     colours = {name: SEVERAL[n % len(SEVERAL)] for n, name in enumerate(names)}
-    used = [setup for setup in SHAPES if any(t.setup == setup for t in found.transcripts)]
     legend = alt.Legend(orient="bottom", title=None, columns=2)
     return (
         alt.Chart(alt.Data(values=rows))
@@ -228,7 +236,9 @@ def transcript_chart(found: Comparison) -> alt.Chart:
             x=alt.X("CER:Q", title="character error rate", axis=alt.Axis(tickCount=6)),
             y=alt.Y("macro-F1:Q", scale=alt.Scale(domain=[0, 1]), axis=_axis()),
             color=alt.Color("system:N", scale=_scale(colours), legend=legend),
-            shape=alt.Shape("setup:N", scale=_scale({s: SHAPES[s] for s in used}), legend=legend),
+            shape=alt.Shape(
+                "setup:N", scale=_scale({s: shape(s) for s in found.setups}), legend=legend
+            ),
             tooltip=[
                 "system:N",
                 "language:N",
@@ -246,30 +256,6 @@ def transcript_chart(found: Comparison) -> alt.Chart:
     )
 
 
-def overview_chart(found: Comparison) -> alt.VConcatChart:
-    """Draw the means of all setups below each other, for one picture."""
-    used = [name for name in KINDS if name in {kind(found, run.system) for run in found.runs}]
-    legend = alt.Legend(orient="top", title=None, symbolType="circle", values=used)
-    return alt.vconcat(
-        *(
-            score_chart(found, means, 480, legend if n == 0 else None).properties(
-                title=setup_title(setup, languages)
-            )
-            for n, (setup, means, languages) in enumerate(setups(found))
-        )
-    ).properties(
-        title=alt.TitleParams(
-            "Macro-F1 with 95 % intervals (grey: majority baseline)",
-            subtitle=list(found.notes),
-            fontSize=16,
-            subtitleFontSize=12,
-            subtitlePadding=6,
-            offset=16,
-        ),
-        padding=20,
-    )
-
-
 def setup_title(setup: str, languages: Sequence[str]) -> str:
     """Name a setup and what its scores are of."""
     alone = name_of(languages[0]) if len(languages) == 1 else f"mean of {len(languages)} languages"
@@ -278,7 +264,7 @@ def setup_title(setup: str, languages: Sequence[str]) -> str:
 
 def finding(difference: Difference) -> str:
     """Tell the finding of a difference, as one of `BETTER`."""
-    names = {"e2e": "E2E better", "cascade": "cascade better", None: "cannot tell"}
+    names = {"first": "E2E better", "second": "cascade better", None: "cannot tell"}
     return names[difference.better]
 
 

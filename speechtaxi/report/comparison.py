@@ -1,34 +1,30 @@
-"""Compares runs on the same clips: scores, paired differences, transcripts, topics."""
+"""Compares systems on the same clips: scores, paired differences, transcripts, topics."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechtaxi.report.runs import SETUPS, Run, align, groups
-from speechtaxi.scores import (
-    accuracy,
-    character_edits,
-    confusion,
-    error_rate,
-    macro_f1,
-    majority,
-    tally,
-    tally_groups,
-    topic_scores,
+from speechtaxi.report.board import Arm, Board, Languages, has_reference
+from speechtaxi.report.runs import Run, align, setup_order
+from speechtaxi.scores import accuracy, confusion, macro_f1, majority, tally, topic_scores
+from speechtaxi.statistics import (
+    Discordance,
+    Interval,
+    benjamini_hochberg,
+    cases_needed,
+    discordance,
+    holm,
 )
-from speechtaxi.statistics import Interval, Statistic, bootstrap, holm, permutation_test
-from speechtaxi.types import Prediction
 
 SIGNIFICANT = 0.05
 
-Languages = tuple[str, ...]
-Counts = NDArray[np.float64]
+Track: TypeAlias = Callable[[Sequence[Arm]], Iterable[Arm]]
 
 
 @dataclass(frozen=True)
@@ -42,32 +38,44 @@ class Score:
     groups: int
     macro_f1: Interval
     accuracy: Interval
+    seeds: tuple[float, ...] = ()
+    """Macro-F1 of each training seed."""
+    best: bool = False
+    """Not distinguishable from the best system of this setup and these languages."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Macro-F1 of an E2E run minus that of a cascade, in one language or the mean over several."""
+    """Macro-F1 of one system minus that of another, in one language or the mean over several."""
 
-    e2e: str
-    cascade: str
+    first: str
+    second: str
     setup: str
     languages: Languages
     clips: int
     macro_f1: tuple[float, float]
     difference: Interval
     p: float
+    """Approximate randomisation by group."""
+    discordance: Discordance
+    """Clips that only one of the two has right (of the first seed), and McNemar's p."""
+    needed: int | None
+    """Clips with which a true difference as large as the observed one is found in 8 of 10 samples;
+    None where the two are equal."""
     p_holm: float = float("nan")
     """Corrected over the languages of the pair; of a mean, over the pairs of the setup."""
+    p_bh: float = float("nan")
+    """Corrected by Benjamini and Hochberg over all languages and pairs of the setup."""
 
     @property
-    def better(self) -> Literal["e2e", "cascade"] | None:
-        """The better route; None where the data cannot tell.
+    def better(self) -> Literal["first", "second"] | None:
+        """The better system; None where the data cannot tell.
 
         They can where the corrected p is below .05 and the interval off 0.
         """
-        if not self.p_holm < SIGNIFICANT or self.difference.low <= 0 <= self.difference.high:
+        if not self.p_holm < SIGNIFICANT or not self.difference.off_zero:
             return None
-        return "e2e" if self.difference.estimate > 0 else "cascade"
+        return "first" if self.difference.estimate > 0 else "second"
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class Transcripts:
 
 @dataclass(frozen=True)
 class Topics:
-    """Answers of one system in one setup, pooled over its languages."""
+    """Answers of one system in one setup, pooled over its languages and seeds."""
 
     system: str
     setup: str
@@ -98,19 +106,17 @@ class Topics:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a report tells; lists of cells are by language, of means by setup."""
+    """The heart of a report; lists of cells are by language, of means by setup."""
 
     split: str
-    resamples: int
-    seed: int
-    runs: Sequence[Run]
-    labels: tuple[str, ...]
-    languages: Languages
+    common: bool
+    board: Board
     cells: Sequence[Score]
     means: Sequence[Score]
     baselines: Mapping[str, tuple[float, float]]
     """By language: macro-F1 and accuracy of always answering its most frequent topic."""
     differences: Sequence[Difference]
+    """E2E (first) minus cascade (second)."""
     mean_differences: Sequence[Difference]
     transcripts: Sequence[Transcripts]
     mean_transcripts: Sequence[Transcripts]
@@ -118,6 +124,23 @@ class Comparison:
     notes: Mapping[str, Sequence[str]]
     """What runs say of themselves, such as "synthetic speech": note -> systems."""
     warnings: Sequence[str]
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        return self.board.runs
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.board.labels
+
+    @property
+    def languages(self) -> Languages:
+        return tuple(sorted({language for run in self.runs for language in run.predictions}))
+
+    @property
+    def setups(self) -> tuple[str, ...]:
+        """The setups that have scores, in order."""
+        return tuple(sorted({mean.setup for mean in self.means}, key=setup_order))
 
     def baseline(self, languages: Iterable[str]) -> tuple[float, float]:
         """Return the mean macro-F1 and accuracy of the majority baseline."""
@@ -132,19 +155,155 @@ def compare(
     common: bool = False,
     resamples: int = 2000,
     seed: int = 0,
-    track: Callable[[Sequence[Run]], Iterable[Run]] = iter,
+    track: Track = iter,
 ) -> Comparison:
     """Compare runs on the same clips.
 
+    Runs of one name are one system: they may differ in training languages and seed.
+
     Args:
         common: take the clips that all runs of a language have, where they differ.
-        track: wraps the loop over runs, to show progress.
+        track: wraps the loop over systems, to show progress.
 
     Raises:
-        InputError: two runs of one name, different clips (unless `common`), other gold labels.
+        InputError: runs that cannot be told apart, different clips or label sets (unless `common`),
+            other gold labels.
     """
     runs, warnings = align(runs, common)
-    labels = tuple(
+    board = Board(runs, _labels(runs), resamples, seed)
+    arms = headline(board.arms)
+    languages = {language for arm in arms for language in arm.languages}
+    if resamples < (least := len(languages) / SIGNIFICANT):
+        warnings.append(
+            f"{resamples} resamples are too few to find anything in {len(languages)} languages "
+            f"after correction; take at least {least:.0f}"
+        )
+    cells: list[Score] = []
+    means: list[Score] = []
+    transcripts: list[Transcripts] = []
+    mean_transcripts: list[Transcripts] = []
+    topics: list[Topics] = []
+    for arm in track(arms):
+        cells += [_score(board, arm, (language,)) for language in arm.languages]
+        means.append(_score(board, arm, arm.languages))
+        topics.append(_topics(board, arm))
+        if referenced := _referenced(arm):
+            transcripts += [_transcripts(board, arm, (lang,)) for lang in referenced]
+            mean_transcripts.append(_transcripts(board, arm, referenced))
+    differences, mean_differences = _hearing_against_reading(board, arms)
+    notes: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        for note in run.record.notes:
+            if run.system not in notes[note]:
+                notes[note].append(run.system)
+    return Comparison(
+        split=split,
+        common=common,
+        board=board,
+        cells=_with_best(board, arms, cells),
+        means=_with_best(board, arms, means),
+        baselines={language: _baseline(board, language) for language in sorted(languages)},
+        differences=differences,
+        mean_differences=mean_differences,
+        transcripts=transcripts,
+        mean_transcripts=mean_transcripts,
+        topics=topics,
+        notes=notes,
+        warnings=warnings,
+    )
+
+
+def headline(arms: Sequence[Arm]) -> list[Arm]:
+    """Leave out the many setups of a transfer matrix: of several single sources, English stays."""
+    sources = {arm.setup for arm in arms if arm.setup.startswith("zero-shot from ")}
+    if len(sources) < 2:
+        return list(arms)
+    kept = [arm for arm in arms if arm.setup not in sources or arm.setup == "zero-shot from eng"]
+    return kept or list(arms)
+
+
+def difference(board: Board, first: Arm, second: Arm, languages: Languages) -> Difference:
+    """Return the paired difference of two arms, the mean over languages."""
+    gap = board.gap(first, second, languages)
+    clips = sum(len(first.rows(language)) for language in languages)
+    right = [
+        np.concatenate([board.tallies(arm, lang)[:, 0, 0].sum(-1) for lang in languages])
+        for arm in (first, second)
+    ]
+    one, two = (board.macro_f1(arm, languages).estimate for arm in (first, second))
+    return Difference(
+        first.system,
+        second.system,
+        first.setup,
+        languages,
+        clips,
+        (one, two),
+        gap.sample.interval(),
+        gap.p,
+        discordance(*right),
+        cases_needed(gap.sample.estimate, gap.sample.error, clips),
+    )
+
+
+def corrected(family: Sequence[Difference]) -> list[Difference]:
+    """Return the differences with their p corrected for their number (Holm)."""
+    return [replace(d, p_holm=p) for d, p in zip(family, holm([d.p for d in family]), strict=True)]
+
+
+def _hearing_against_reading(
+    board: Board, arms: Sequence[Arm]
+) -> tuple[list[Difference], list[Difference]]:
+    """Return E2E minus cascade by pair and language, and their means by setup."""
+    alone: list[Difference] = []
+    several: list[Difference] = []
+    for setup in sorted({arm.setup for arm in arms}, key=setup_order):
+        cells: list[Difference] = []
+        means: list[Difference] = []
+        heard = [arm for arm in arms if arm.setup == setup and arm.route == "e2e"]
+        read = [arm for arm in arms if arm.setup == setup and arm.route == "cascade"]
+        for first in heard:
+            for second in read:
+                shared = tuple(lang for lang in first.languages if lang in second.languages)
+                if second.reads_gold or not shared:
+                    continue
+                pair = corrected([difference(board, first, second, (lang,)) for lang in shared])
+                cells += pair
+                if len(shared) > 1:
+                    means.append(difference(board, first, second, shared))
+        rates = benjamini_hochberg([d.p for d in cells])
+        cells = [replace(d, p_bh=rate) for d, rate in zip(cells, rates, strict=True)]
+        alone += cells
+        pairs = {(d.first, d.second) for d in means}
+        several += [d for d in cells if (d.first, d.second) not in pairs]
+        several += corrected(means)
+    return alone, several
+
+
+def _with_best(board: Board, arms: Sequence[Arm], scores: Sequence[Score]) -> list[Score]:
+    """Mark what cannot be told from the best of its setup and languages; gold text is no rival."""
+    found = {(arm.system, arm.setup): arm for arm in arms}
+    rivals: defaultdict[tuple[str, Languages], list[Score]] = defaultdict(list)
+    for score in scores:
+        if not found[score.system, score.setup].reads_gold:
+            rivals[score.setup, score.languages].append(score)
+    best: set[int] = set()
+    for (setup, languages), field in rivals.items():
+        leader = max(field, key=lambda score: score.macro_f1.estimate)
+        rest = [score for score in field if score is not leader]
+        behind = corrected(
+            [
+                difference(board, found[leader.system, setup], found[s.system, setup], languages)
+                for s in rest
+            ]
+        )
+        tied = [score for score, d in zip(rest, behind, strict=True) if d.better is None]
+        best |= {id(score) for score in (leader, *tied)}
+    return [replace(score, best=id(score) in best) for score in scores]
+
+
+def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return all labels, in the order of the first run's."""
+    return tuple(
         dict.fromkeys(
             label
             for names in (
@@ -155,212 +314,57 @@ def compare(
             if label is not None
         )
     )
-    languages = tuple(sorted({language for run in runs for language in run.predictions}))
-    if resamples < (least := len(languages) / SIGNIFICANT):
-        warnings.append(
-            f"{resamples} resamples are too few to find anything in {len(languages)} languages "
-            f"after correction; take at least {least:.0f}"
-        )
-    bench = _Bench(groups(runs), labels, resamples, seed)
-    cells: list[Score] = []
-    means: list[Score] = []
-    transcripts: list[Transcripts] = []
-    mean_transcripts: list[Transcripts] = []
-    topics: list[Topics] = []
-    differences: list[Difference] = []
-    mean_differences: list[Difference] = []
-    notes: dict[str, list[str]] = defaultdict(list)
-    for run in track(runs):
-        for setup, known in _by_setup(run, languages):
-            cells += [bench.score(run, (language,)) for language in known]
-            means.append(bench.score(run, known))
-            topics.append(bench.topics(run, setup, known))
-            if referenced := _referenced(run, known):
-                transcripts += [bench.transcripts(run, (lang,)) for lang in referenced]
-                mean_transcripts.append(bench.transcripts(run, referenced))
-        for other in runs:
-            if run.record.route != "e2e" or other.record.route != "cascade" or other.reads_gold:
-                continue
-            shared = [
-                (setup, tuple(lang for lang in known if _setup(other, lang) == setup))
-                for setup, known in _by_setup(run, languages)
-            ]
-            pair = [bench.difference(run, other, (lang,)) for _, known in shared for lang in known]
-            differences += (pair := _corrected(pair))
-            alone = {difference.languages: difference for difference in pair}
-            mean_differences += [
-                alone.get(known) or bench.difference(run, other, known)
-                for _, known in shared
-                if known
-            ]
-        for note in run.record.notes:
-            notes[note].append(run.system)
-    return Comparison(
-        split=split,
-        resamples=resamples,
-        seed=seed,
-        runs=runs,
-        labels=labels,
-        languages=languages,
-        cells=cells,
-        means=means,
-        baselines={language: bench.baseline(runs, language) for language in languages},
-        differences=differences,
-        mean_differences=[
-            *(d for d in mean_differences if len(d.languages) == 1),
-            *(
-                mean
-                for setup in SETUPS
-                for mean in _corrected(
-                    [d for d in mean_differences if d.setup == setup and len(d.languages) > 1]
-                )
-            ),
-        ],
-        transcripts=transcripts,
-        mean_transcripts=mean_transcripts,
-        topics=topics,
-        notes=notes,
-        warnings=warnings,
+
+
+def _score(board: Board, arm: Arm, languages: Languages) -> Score:
+    f1 = board.macro_f1(arm, languages)
+    clips = [(row.language, row.id) for lang in languages for row in arm.rows(lang)]
+    return Score(
+        arm.system,
+        arm.setup,
+        languages,
+        len(clips),
+        len({board.groups[clip] for clip in clips}),
+        f1.interval(),
+        board.accuracy(arm, languages).interval(),
+        tuple(f1.seeds.tolist()),
     )
 
 
-@dataclass(frozen=True)
-class _Bench:
-    """Measures runs; a language is a slice of the counts, so a single one is a mean over one."""
-
-    groups: Mapping[tuple[str, str], str]
-    labels: tuple[str, ...]
-    resamples: int
-    seed: int
-
-    def score(self, run: Run, languages: Languages) -> Score:
-        counts = self._counts(run, languages, self._tally)
-        return Score(
-            run.system,
-            run.setup(languages[0]),
-            languages,
-            len(_rows(run, languages)),
-            len(counts),
-            self._bootstrap(counts, _mean_f1),
-            self._bootstrap(counts, lambda c: accuracy(c).mean(-1)),
-        )
-
-    def difference(self, e2e: Run, cascade: Run, languages: Languages) -> Difference:
-        first, second = (self._counts(run, languages, self._tally) for run in (e2e, cascade))
-        return Difference(
-            e2e.system,
-            cascade.system,
-            e2e.setup(languages[0]),
-            languages,
-            len(_rows(e2e, languages)),
-            (float(_mean_f1(first.sum(0))), float(_mean_f1(second.sum(0)))),
-            self._bootstrap(
-                np.stack([first, second]).swapaxes(0, 1),
-                lambda c: _mean_f1(c[..., 0, :, :, :]) - _mean_f1(c[..., 1, :, :, :]),
-            ),
-            permutation_test(first, second, _mean_f1, resamples=self.resamples, seed=self.seed),
-        )
-
-    def transcripts(self, run: Run, languages: Languages) -> Transcripts:
-        rows = _rows(run, languages)
-        counts = self._counts(run, languages, _edits)
-        return Transcripts(
-            run.system,
-            run.setup(languages[0]),
-            languages,
-            len(rows),
-            sum(map(_has_reference, rows)),
-            sum(bool(row.flags) for row in rows),
-            self._bootstrap(counts, lambda c: error_rate(c).mean(-1)),
-        )
-
-    def topics(self, run: Run, setup: str, languages: Languages) -> Topics:
-        rows = _rows(run, languages)
-        return Topics(
-            run.system,
-            setup,
-            confusion(self._gold(rows), self._answers(rows), len(self.labels)),
-            topic_scores(self._tally(rows).sum(0)),
-        )
-
-    def baseline(self, runs: Sequence[Run], language: str) -> tuple[float, float]:
-        rows = next(run.predictions[language] for run in runs if language in run.predictions)
-        gold = self._gold(rows)
-        always = [majority(gold, len(self.labels))] * len(gold)
-        pooled = tally(gold, always, len(self.labels)).sum(0)
-        return float(macro_f1(pooled)), float(accuracy(pooled))
-
-    def _bootstrap(self, counts: Counts, statistic: Statistic) -> Interval:
-        return bootstrap(counts, statistic, resamples=self.resamples, seed=self.seed)
-
-    def _counts(
-        self, run: Run, languages: Languages, count: Callable[[Sequence[Prediction]], Counts]
-    ) -> Counts:
-        """Return counts by group and language, (groups, languages, ...)."""
-        named = {
-            language: [self.groups[language, row.id] for row in run.predictions[language]]
-            for language in languages
-        }
-        order = sorted({name for names in named.values() for name in names})
-        number = {name: n for n, name in enumerate(order)}
-        return np.stack(
-            [
-                tally_groups(
-                    count(run.predictions[language]), [number[name] for name in names], len(order)
-                )
-                for language, names in named.items()
-            ],
-            axis=1,
-        )
-
-    def _tally(self, rows: Sequence[Prediction]) -> Counts:
-        return tally(self._gold(rows), self._answers(rows), len(self.labels))
-
-    def _gold(self, rows: Sequence[Prediction]) -> list[int]:
-        return [self.labels.index(row.label) for row in rows if row.label is not None]
-
-    def _answers(self, rows: Sequence[Prediction]) -> list[int]:
-        return [self.labels.index(row.prediction) for row in rows]
+def _transcripts(board: Board, arm: Arm, languages: Languages) -> Transcripts:
+    rows = [row for language in languages for row in arm.rows(language)]
+    return Transcripts(
+        arm.system,
+        arm.setup,
+        languages,
+        len(rows),
+        sum(map(has_reference, rows)),
+        sum(bool(row.flags) for row in rows),
+        board.error_rate(arm, languages).interval(),
+    )
 
 
-def _corrected(family: Sequence[Difference]) -> list[Difference]:
-    """Return the differences with their p corrected for their number."""
-    corrected = holm([difference.p for difference in family])
-    return [replace(d, p_holm=p) for d, p in zip(family, corrected, strict=True)]
+def _topics(board: Board, arm: Arm) -> Topics:
+    size = len(board.labels)
+    pooled = np.concatenate(
+        [board.tallies(arm, lang).reshape(-1, 3, size) for lang in arm.languages]
+    )
+    gold, answers = pooled[:, 1].argmax(-1), pooled[:, 2].argmax(-1)
+    return Topics(
+        arm.system, arm.setup, confusion(gold, answers, size), topic_scores(pooled.sum(0))
+    )
 
 
-def _mean_f1(counts: Counts) -> NDArray[np.float64]:
-    """Return the mean macro-F1 over languages (...,) of tallies (..., languages, 3, topics)."""
-    return macro_f1(counts).mean(-1)
+def _baseline(board: Board, language: str) -> tuple[float, float]:
+    run = next(run for run in board.runs if language in run.predictions)
+    gold = [board.labels.index(row.label) for row in run.predictions[language] if row.label]
+    always = [majority(gold, len(board.labels))] * len(gold)
+    pooled = tally(gold, always, len(board.labels)).sum(0)
+    return float(macro_f1(pooled)), float(accuracy(pooled))
 
 
-def _setup(run: Run, language: str) -> str | None:
-    return run.setup(language) if language in run.predictions else None
-
-
-def _by_setup(run: Run, languages: Languages) -> list[tuple[str, Languages]]:
-    found = [
-        (setup, tuple(lang for lang in languages if _setup(run, lang) == setup)) for setup in SETUPS
-    ]
-    return [(setup, known) for setup, known in found if known]
-
-
-def _rows(run: Run, languages: Languages) -> list[Prediction]:
-    return [row for language in languages for row in run.predictions[language]]
-
-
-def _has_reference(row: Prediction) -> bool:
-    return row.text is not None and bool(row.reference)
-
-
-def _referenced(run: Run, languages: Languages) -> Languages:
-    """Return the languages in which a run's transcripts can be held against gold text."""
-    if run.reads_gold:
+def _referenced(arm: Arm) -> Languages:
+    """Return the languages in which an arm's transcripts can be held against gold text."""
+    if arm.reads_gold:
         return ()
-    return tuple(lang for lang in languages if any(map(_has_reference, run.predictions[lang])))
-
-
-def _edits(rows: Sequence[Prediction]) -> Counts:
-    """Return edits and reference characters (clips, 2), none for a clip without gold text."""
-    pairs = [(row.text or "", row.reference) if _has_reference(row) else ("", "") for row in rows]
-    return character_edits([text for text, _ in pairs], [gold or "" for _, gold in pairs])
+    return tuple(lang for lang in arm.languages if any(map(has_reference, arm.rows(lang))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,14 @@ from speechtaxi.records import read_predictions, read_run
 from speechtaxi.types import Prediction, RunRecord
 
 SETUPS = ("in-language", "all-languages", "zero-shot", "unknown")
-"""What a language can be to a run, from the languages that the run was trained on."""
+"""What a language can be to a run, from the languages that the run was trained on. From a single
+other language it is "zero-shot from eng"."""
+
+
+def setup_order(setup: str) -> tuple[int, str]:
+    """Return a key that sorts setups as `SETUPS` does, variants after their kind."""
+    kind = next((kind for kind in SETUPS if setup.startswith(kind)), SETUPS[-1])
+    return SETUPS.index(kind), setup
 
 
 @dataclass(frozen=True)
@@ -37,13 +44,19 @@ class Run:
             yield from rows
 
     def setup(self, language: str) -> str:
-        """Tell which of `SETUPS` a language is to this run."""
-        trained = self.record.train_languages
+        """Tell which of `SETUPS` a language is to this run.
+
+        What the record says counts where the training languages are unknown, and as a variant of
+        what they tell ("zero-shot without its family").
+        """
+        trained, said = self.record.train_languages, self.record.setup or ""
         if not trained:
-            return self.record.setup if self.record.setup in SETUPS else "unknown"
-        if language not in trained:
-            return "zero-shot"
-        return "in-language" if len(trained) == 1 else "all-languages"
+            return said if said in SETUPS else "unknown"
+        if language in trained:
+            setup = "in-language" if len(trained) == 1 else "all-languages"
+        else:
+            setup = "zero-shot" if len(trained) > 1 else f"zero-shot from {', '.join(trained)}"
+        return said if said.startswith(setup) else setup
 
 
 def read(path: Path, split: str) -> Run:
@@ -86,22 +99,60 @@ def align(runs: Sequence[Run], common: bool) -> tuple[list[Run], list[str]]:
         common: take the clips that all runs of a language have, where they differ.
 
     Raises:
-        InputError: two runs of one name, different clips (unless `common`), other gold labels.
+        InputError: one system of two kinds, different clips or label sets (unless `common`), other
+            gold labels.
     """
-    _refuse_namesakes(runs)
+    _refuse_mixtures(runs)
+    runs, relabelled = _same_labels(runs, common)
     runs, dropped = _same_clips(runs, common)
     _check_gold(runs)
-    return runs, [*dropped, *_record_warnings(runs)]
+    return runs, [*relabelled, *dropped, *_record_warnings(runs)]
 
 
-def _refuse_namesakes(runs: Sequence[Run]) -> None:
-    for system, count in Counter(run.system for run in runs).items():
-        if count > 1:
-            sources = ", ".join(str(run.source) for run in runs if run.system == system)
-            raise InputError(
-                f"{count} runs are called '{system}' ({sources}); tell them apart: "
-                "rename `system` in run.json (or the file, where there is no run.json)"
-            )
+def _refuse_mixtures(runs: Sequence[Run]) -> None:
+    """Runs of one system may differ in seed and training languages, in nothing else."""
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        first = firsts.setdefault(run.system, run)
+        for what in ("route", "view", "recognizer"):
+            one, other = getattr(first.record, what), getattr(run.record, what)
+            if one != other:
+                raise InputError(
+                    f"two runs are called '{run.system}' ({first.source}, {run.source}), but "
+                    f"their {what} differs ({one}, {other}); tell them apart: rename `system` in "
+                    "run.json (or the file, where there is none)"
+                )
+
+
+def _same_labels(runs: Sequence[Run], common: bool) -> tuple[list[Run], list[str]]:
+    """Cut to clips whose gold label all runs know."""
+    known = [frozenset(next(run.rows()).probabilities) for run in runs]
+    shared = frozenset[str].intersection(*known)
+    if all(labels == shared for labels in known):
+        return list(runs), []
+    run, labels = next((r, k) for r, k in zip(runs, known, strict=True) if k != known[0])
+    told = (
+        f"label sets differ: '{runs[0].system}' has {', '.join(sorted(known[0]))}; "
+        f"'{run.system}' has {', '.join(sorted(labels))}"
+    )
+    if not shared or not common:
+        raise InputError(
+            f"{told}; "
+            + ("--common compares on clips of the common labels" if shared else "leave out a run")
+        )
+    cut = [
+        replace(
+            run,
+            predictions={
+                language: kept
+                for language, rows in run.predictions.items()
+                if (kept := [row for row in rows if row.label in shared])
+            },
+        )
+        for run in runs
+    ]
+    lost = max(len(list(a.rows())) - len(list(b.rows())) for a, b in zip(runs, cut, strict=True))
+    return cut, [f"{told}; up to {lost} clips of other labels are left out"]
 
 
 def _same_clips(runs: Sequence[Run], common: bool) -> tuple[list[Run], list[str]]:
@@ -166,20 +217,30 @@ def _record_warnings(runs: Sequence[Run]) -> Iterator[str]:
     chosen = groups(runs)
     if any(chosen[row.language, row.id] != row.group for run in runs for row in run.rows()):
         yield "runs group the clips differently; the coarsest groups are used"
-    for what, values in (
-        ("label sets", [", ".join(sorted(next(run.rows()).probabilities)) for run in runs]),
-        ("training data (fingerprints)", [run.record.data_fingerprint for run in runs]),
-        ("seeds", [run.record.seed for run in runs]),
+    data: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    seeds: dict[str, set[str]] = defaultdict(set)
+    recognizers: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        record = run.record
+        seeds[run.system].add("none" if record.seed is None else str(record.seed))
+        if record.data_fingerprint:  # on other languages it cannot be the same
+            prints = data.setdefault(tuple(sorted(record.train_languages)), defaultdict(list))
+            prints[record.data_fingerprint].append(run.system)
+        if record.recognizer:
+            recognizers[record.recognizer].append(run.system)
+    by_seeds: dict[str, list[str]] = defaultdict(list)
+    for system, numbers in seeds.items():
+        by_seeds[", ".join(sorted(numbers))].append(system)
+    for what, found in (
+        *(("training data (fingerprints)", prints) for prints in data.values()),
+        ("recognisers", recognizers),
+        ("seeds", by_seeds),
     ):
-        systems: dict[str, list[str]] = defaultdict(list)
-        for run, value in zip(runs, values, strict=True):
-            if value is not None:
-                systems[str(value)].append(run.system)
-        if len(systems) > 1:
+        if len(found) > 1:
             yield f"{what} differ: " + "; ".join(
-                f"{value} ({', '.join(names)})" for value, names in systems.items()
+                f"{value} ({', '.join(dict.fromkeys(names))})" for value, names in found.items()
             )
-    if unknown := [run.system for run in runs if not run.record.train_languages]:
+    if unknown := {run.system: 1 for run in runs if not run.record.train_languages}:
         yield (
             "training languages unknown, so that seen and unseen ones cannot be told apart: "
             + ", ".join(unknown)

@@ -1,0 +1,187 @@
+"""Bootstrap intervals: over groups of clips, and over training seeds where there are several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri, stdtrit  # pyright: ignore[reportMissingTypeStubs]
+
+from speechtaxi.statistics.resampling import Array, Counts, Statistic, draw, pool
+
+TOLERANCE = 1e-12
+"""Differences of scores below this are rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate between its limits; the limits are NaN where there are none."""
+
+    estimate: float
+    low: float
+    high: float
+    note: str = ""
+    """Why the limits are not what a reader expects, in words; else empty."""
+
+    @property
+    def off_zero(self) -> bool:
+        """Whether there are limits, and both lie on one side of 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A score and how it varies: over resamples, over left-out groups, over training seeds.
+
+    Samples over the same draws add and subtract: a mean over languages, a difference of systems and
+    a difference of differences are samples again.
+    """
+
+    seeds: Array
+    """(S,) the score of each training seed."""
+    replicates: Array
+    """(R,) the mean over seeds in each resample."""
+    jackknife: Array
+    """(G,) the mean over seeds without each group."""
+
+    @property
+    def estimate(self) -> float:
+        """The mean over seeds."""
+        return float(self.seeds.mean())
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation over seeds; NaN for one."""
+        return float(self.seeds.std(ddof=1)) if len(self.seeds) > 1 else float("nan")
+
+    @property
+    def error(self) -> float:
+        """The standard error over resamples."""
+        return float(np.nanstd(self.replicates, ddof=1))
+
+    def __add__(self, other: Sample) -> Sample:
+        seeds = self._beside(other.seeds) + other._beside(self.seeds)
+        return Sample(seeds, self.replicates + other.replicates, self.jackknife + other.jackknife)
+
+    def __sub__(self, other: Sample) -> Sample:
+        return self + other.times(-1)
+
+    def times(self, factor: float) -> Sample:
+        """Return the sample of a multiple of the score."""
+        return Sample(self.seeds * factor, self.replicates * factor, self.jackknife * factor)
+
+    def _beside(self, other: Array) -> Array:
+        """Return the seeds, made as many as the other's by way of their mean where they differ.
+
+        Seeds of two runs are paired by number. Where one has fewer, only means can be combined.
+        """
+        return self.seeds if len(self.seeds) == len(other) else self.seeds.mean(keepdims=True)
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Return the BCa interval over clips, widened by the seeds where there are several.
+
+        The seeds' own interval is Student's t; the two are joined by their distances from the
+        estimate, squared (Zou & Donner, "Construction of confidence limits about effect measures",
+        Stat. Med. 2008), which keeps BCa's asymmetry.
+        """
+        interval = bca(self.estimate, self.replicates, self.jackknife, level)
+        number = len(self.seeds)
+        if number < 2 or np.isnan(interval.low):
+            return interval
+        reach = stdtrit(number - 1, (1 + level) / 2) * self.spread / number**0.5
+        return replace(
+            interval,
+            low=interval.estimate - np.hypot(interval.estimate - interval.low, reach),
+            high=interval.estimate + np.hypot(interval.high - interval.estimate, reach),
+        )
+
+
+def mean(samples: Sequence[Sample]) -> Sample:
+    """Return the mean of samples over the same draws."""
+    total = samples[0]
+    for sample in samples[1:]:
+        total = total + sample
+    return total.times(1 / len(samples))
+
+
+def take(counts: Counts, statistic: Statistic, weights: NDArray[np.float32]) -> Sample:
+    """Return the sample of a statistic of one seed.
+
+    Args:
+        counts: summed counts of each group, (groups, *shape).
+        statistic: of pooled counts, (..., *shape) -> (...,).
+        weights: what `draw` gave, (resamples, groups).
+    """
+    total = counts.sum(0)
+    return Sample(
+        np.atleast_1d(statistic(total)),
+        pool(weights, counts, statistic),
+        statistic(total - counts),
+    )
+
+
+def bootstrap(
+    counts: Counts,
+    statistic: Statistic,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Return a statistic with its two-sided BCa interval, groups drawn with replacement.
+
+    Args:
+        counts: summed counts of each group, (groups, *shape).
+        statistic: of pooled counts, (..., *shape) -> (...,).
+        level: coverage aimed at, between 0 and 1.
+    """
+    if len(counts) < 2:
+        return bca(float(statistic(counts.sum(0))), np.zeros(0), np.zeros(len(counts)), level)
+    return take(counts, statistic, draw(len(counts), resamples, seed)).interval(level)
+
+
+def bca(estimate: float, replicates: Array, jackknife: Array, level: float = 0.95) -> Interval:
+    """Return the two-sided BCa interval of an estimate.
+
+    Efron, "Better bootstrap confidence intervals", JASA 1987; Efron & Tibshirani, "An Introduction
+    to the Bootstrap", 1993, equations 14.10-14.15. Replicates for which the statistic is NaN (a
+    language of which no clip was drawn) are left out.
+
+    Args:
+        replicates: the statistic of each resample, (R,).
+        jackknife: the statistic without each group, (G,).
+        level: coverage aimed at, between 0 and 1.
+    """
+    if len(jackknife) < 2 or np.isnan(estimate):
+        nan = float("nan")
+        return Interval(estimate, nan, nan, "no interval: fewer than two groups of clips")
+    replicates = np.sort(replicates[~np.isnan(replicates)])
+    if not len(replicates) or replicates[-1] - replicates[0] < TOLERANCE:
+        return Interval(
+            estimate,
+            estimate,
+            estimate,
+            "the interval is a point: no group of clips makes a difference, so the sample cannot "
+            "tell how others would",
+        )
+    tails, note = _tails(replicates, estimate, jackknife[~np.isnan(jackknife)], level)
+    low, high = np.quantile(replicates, tails)
+    return Interval(estimate, float(low), float(high), note)
+
+
+def _tails(replicates: Array, estimate: float, jackknife: Array, level: float) -> tuple[Array, str]:
+    """Return the shares of the replicates below the lower and upper limit, and a note."""
+    below = (replicates < estimate - TOLERANCE).mean()
+    up_to = (replicates <= estimate + TOLERANCE).mean()
+    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    share = float(below + up_to) / 2
+    if not 0 < share < 1:
+        return tails, "percentile interval: the estimate lies outside its resamples"
+    bias = ndtri(share)
+    pull = jackknife.mean() - jackknife
+    spread = float((pull**2).sum())
+    skew = float((pull**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    shifted = bias + ndtri(tails)
+    return ndtr(bias + shifted / (1 - skew * shifted)), ""
