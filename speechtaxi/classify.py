@@ -13,6 +13,7 @@ from pathlib import Path
 
 from speechtaxi.errors import InputError
 from speechtaxi.languages import UNKNOWN, is_code
+from speechtaxi.routing import is_report, routed
 from speechtaxi.types import Prediction
 
 FORMATS = ("table", "jsonl", "csv", "tsv")
@@ -26,7 +27,11 @@ def parser() -> argparse.ArgumentParser:
         "whichever the model does.",
         epilog="Exit status: 0 all classified, 1 some files failed (each is named), 2 all.",
     )
-    p.add_argument("model", help="run folder, or model folder written by `speechtaxi export`")
+    p.add_argument(
+        "model",
+        help="run folder, model folder written by `speechtaxi export`, or report folder: the model "
+        "that the report chose for --language",
+    )
     p.add_argument(
         "audio", nargs="+", help="files, folders or glob patterns; - reads paths from stdin"
     )
@@ -63,7 +68,8 @@ def main(argv: list[str]) -> int:
 
     from speechtaxi import load
 
-    model = load(args.model, allow_remote_code=tuple(args.allow_remote_code))
+    name = routed(args.model, args.language) if is_report(args.model) else args.model
+    model = load(str(name), allow_remote_code=tuple(args.allow_remote_code))
     cuda = args.device == "auto" and torch.cuda.is_available()
     model.to("cuda" if cuda else args.device.replace("auto", "cpu"))
     failed: list[tuple[str, str]] = []

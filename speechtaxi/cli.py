@@ -19,6 +19,7 @@ COMMANDS = {
     "classify": ("speechtaxi.classify", "tell the topics of audio files with a trained model"),
     "export": ("speechtaxi.export", "write a run's best model as a folder to share"),
     "report": ("speechtaxi.report", "compare systems from their predictions"),
+    "compare": ("speechtaxi.report.pair", "two runs against each other, in the terminal"),
     "data": ("speechtaxi.check", "check a corpus: counts, damage, balance, leakage"),
     "synthesize": ("speechtaxi.synthesize", "speak a table of texts with eSpeak NG"),
     "demo": ("speechtaxi.demo", "the whole comparison on synthetic news, offline"),

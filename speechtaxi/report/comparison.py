@@ -169,9 +169,8 @@ def compare(
         InputError: runs that cannot be told apart, different clips or label sets (unless `common`),
             other gold labels.
     """
-    runs, warnings = align(runs, common)
-    board = Board(runs, _labels(runs), resamples, seed)
-    arms = headline(board.arms)
+    board, warnings = board_of(runs, common=common, resamples=resamples, seed=seed)
+    runs, arms = board.runs, headline(board.arms)
     languages = {language for arm in arms for language in arm.languages}
     if resamples < (least := len(languages) / SIGNIFICANT):
         warnings.append(
@@ -211,6 +210,18 @@ def compare(
         notes=notes,
         warnings=warnings,
     )
+
+
+def board_of(
+    runs: Sequence[Run], *, common: bool, resamples: int, seed: int
+) -> tuple[Board, list[str]]:
+    """Bring runs to the same clips; return their board, and warnings about what differs.
+
+    Raises:
+        InputError: see `compare`.
+    """
+    runs, warnings = align(runs, common)
+    return Board(runs, _labels(runs), resamples, seed), warnings
 
 
 def headline(arms: Sequence[Arm]) -> list[Arm]:
