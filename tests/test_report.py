@@ -112,7 +112,7 @@ def test_planted_truth_is_found_and_nothing_else(report):
     for words in (
         "E2E is better in English",
         "the cascade is better in French",
-        "the data cannot tell in Tamil",
+        "the data cannot tell in Tamil. Where it cannot tell, a true difference as large as the",
         "Zero-shot (Ukrainian)\n  ears against eyes in Ukrainian: the data cannot tell",
         "Note: synthetic speech",
     ):

@@ -38,6 +38,9 @@ NO_PAIR = (
     "against reading."
 )
 
+MOST_CLIPS = 20_000
+"""Larger numbers of clips that a question needs are not told: nobody records them."""
+
 ROUTES = {
     "first": "E2E is better",
     "second": "the cascade is better",
@@ -83,15 +86,43 @@ def _judge(found: Comparison, pair: Difference) -> str:
     if len(pair.languages) == 1:
         return f"{head} in {name_of(pair.languages[0])}: {told}"
     named: dict[str | None, list[str]] = {better: [] for better in ROUTES}
-    for d in found.differences:
-        if (d.first, d.second, d.setup) == (pair.first, pair.second, pair.setup):
-            named[d.better].append(name_of(d.languages[0]))
+    alone = [
+        d
+        for d in found.differences
+        if (d.first, d.second, d.setup) == (pair.first, pair.second, pair.setup)
+    ]
+    for d in alone:
+        named[d.better].append(name_of(d.languages[0]))
     parts = [
         f"{name} in {_all_of(named[better], len(pair.languages))}"
         for better, name in ROUTES.items()
         if named[better]
     ]
-    return f"{head}: on average, {told} By language: {'; '.join(parts)}."
+    more = _more_clips([d for d in alone if d.better is None])
+    return f"{head}: on average, {told} By language: {'; '.join(parts)}.{more}"
+
+
+def _more_clips(untold: Sequence[Difference]) -> str:
+    """Tell how many clips would find differences as large as the ones that may be chance."""
+    needed = sorted(d.needed for d in untold if d.needed is not None)
+    if not needed:
+        return ""
+    least, most = _rounded(needed[0]), _rounded(needed[-1])
+    number = least if least == most else f"{least} to {most}"
+    clips = sorted({d.clips for d in untold})
+    now = f"{clips[0]}" if len(clips) == 1 else f"{clips[0]} to {clips[-1]}"
+    return (
+        f" Where it cannot tell, a true difference as large as the observed one would take about "
+        f"{number} clips a language; there are {now}."
+    )
+
+
+def _rounded(clips: int) -> str:
+    """Return a number of clips in two digits; a difference near 0 takes more than anyone has."""
+    if clips > MOST_CLIPS:
+        return f"over {MOST_CLIPS:,}"
+    digits = max(0, len(str(clips)) - 2)
+    return f"{round(clips, -digits):,}"
 
 
 def systems(found: Comparison, names: Sequence[str]) -> str:
