@@ -22,12 +22,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from threadpoolctl import threadpool_limits
 
 from cascade.romanizer import romanizer
-from speechtaxi.records import read_manifest
+from speechtaxi.records import read_manifest, write_predictions
+from speechtaxi.types import Prediction, Utterance
 
 SPEECHTAXI = "eng,fra,rus,vie,guj,kan,mar,pan,tam,tel,ukr,urd,bgc"
 SETUPS, VIEWS = "in-language,all-languages,zero-shot", "native,romanized"
 
-Rows = list[tuple[str, str]]  # text, label
+Rows = list[tuple[str, Utterance]]  # text as the view shows it, row
 Corpus = dict[str, dict[str, Rows]]  # language -> split -> rows
 
 
@@ -40,7 +41,7 @@ def read(folder: Path, languages: list[str], view: str, with_language: bool) -> 
             text = str(row.text)
             if view == "romanized":
                 text = romanizer().romanize(text, code if with_language else None)
-            splits[row.split].append((text, str(row.label)))
+            splits[row.split].append((text, row))
         corpus[code] = splits
     return corpus
 
@@ -53,21 +54,41 @@ def floor() -> Pipeline:
     )
 
 
-def scores(corpus: Corpus, setup: str) -> Iterator[float]:
-    """Yield test macro-F1 of each language."""
+def predict(corpus: Corpus, setup: str) -> Iterator[list[Prediction]]:
+    """Yield the test predictions of each language."""
     together = floor().fit(*_train(corpus, list(corpus))) if setup == "all-languages" else None
     for code in corpus:
         others = [other for other in corpus if other != code]
         model = together or floor().fit(
             *_train(corpus, [code] if setup == "in-language" else others)
         )
-        texts, labels = zip(*corpus[code]["test"], strict=True)
-        yield float(f1_score(labels, model.predict(texts), average="macro"))
+        texts = [text for text, _ in corpus[code]["test"]]
+        for_all = model.predict_proba(texts).tolist()
+        labels = model.classes_.tolist()
+        yield [
+            Prediction(
+                row.id,
+                row.group or row.id,
+                code,
+                row.label,
+                max(zip(chances, labels, strict=True))[1],
+                dict(zip(labels, chances, strict=True)),
+                text,
+            )
+            for (text, row), chances in zip(corpus[code]["test"], for_all, strict=True)
+        ]
+
+
+def score(rows: list[Prediction]) -> float:
+    """Return macro-F1."""
+    return float(
+        f1_score([row.label for row in rows], [row.prediction for row in rows], average="macro")
+    )
 
 
 def _train(corpus: Corpus, languages: list[str]) -> tuple[list[str], list[str]]:
     rows = [row for code in languages for row in corpus[code]["train"]]
-    return [text for text, _ in rows], [label for _, label in rows]
+    return [text for text, _ in rows], [str(row.label) for _, row in rows]
 
 
 def main() -> None:
@@ -75,6 +96,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of <code>.tsv")
+    parser.add_argument("--output", type=Path, help="folder for SETUP-VIEW.jsonl, to be compared")
     parser.add_argument("--languages", default=SPEECHTAXI)
     parser.add_argument("--setups", default=SETUPS)
     parser.add_argument("--views", default=VIEWS)
@@ -95,7 +117,11 @@ def main() -> None:
         for setup in arguments.setups.split(","):
             for view, corpus in corpora.items():
                 started = time.process_time()
-                row = list(scores(corpus, setup))
+                found = list(predict(corpus, setup))
+                if arguments.output:
+                    rows = [prediction for rows in found for prediction in rows]
+                    write_predictions(arguments.output / f"{setup}-{view}.jsonl", rows)
+                row = list(map(score, found))
                 cells = " | ".join(f"{score:.3f}" for score in [*row, sum(row) / len(row)])
                 print(f"| {setup} {view} | {cells} |", flush=True)
                 seconds = time.process_time() - started

@@ -3,7 +3,12 @@
     python benchmarks/text_route.py --data ../shared/data/taxi1500 --output runs/text
 
 fits and tests `cascade_tiny` on gold text, prints test macro-F1 by language as a Markdown table,
-and leaves the run folders; what is done is not done again.
+and leaves the run folders and SETUP-VIEW.jsonl; what is done is not done again. text_floor.py
+leaves files of the same names, so that
+
+    speechtaxi compare runs/text/zero-shot-native.jsonl runs/floor/zero-shot-native.jsonl
+
+tells what the difference is worth.
 """
 
 from __future__ import annotations
@@ -15,8 +20,9 @@ from pathlib import Path
 
 from speechtaxi.cli import main as speechtaxi
 from speechtaxi.records import read_manifest as read
-from speechtaxi.records import read_predictions, write_manifest
+from speechtaxi.records import read_predictions, write_manifest, write_predictions
 from speechtaxi.scores import macro_f1, tally
+from speechtaxi.types import Prediction
 
 SPEECHTAXI = "eng,fra,rus,vie,guj,kan,mar,pan,tam,tel,ukr,urd,bgc"
 VIEWS = {"native": "gold", "romanized": "gold_romanized"}
@@ -39,22 +45,23 @@ def main() -> None:
     print("| setup | " + " | ".join(codes) + " | mean |\n" + "|---" * (len(codes) + 2) + "|")
     for setup in args.setups.split(","):
         for name, view in VIEWS.items():
-            scores: dict[str, float] = {}
+            rows: list[Prediction] = []
             for code in codes if setup != "all-languages" else ["all"]:
                 train = {"in-language": [code], "all-languages": codes}.get(setup)
                 train = train or [other for other in codes if other != code]
                 run = args.output / f"{setup}-{name}-{code}"
                 tested = codes if code == "all" else [code]
-                scores |= fit_and_test(run, manifest, view, train, tested)
-            cells = [scores[code] for code in codes]
-            row = " | ".join(f"{cell:.2f}" for cell in [*cells, sum(cells) / len(cells)])
+                rows += fit_and_test(run, manifest, view, train, tested)
+            write_predictions(args.output / f"{setup}-{name}.jsonl", rows)
+            cells = [score([row for row in rows if row.language == code]) for code in codes]
+            row = " | ".join(f"{cell:.3f}" for cell in [*cells, sum(cells) / len(cells)])
             print(f"| {setup} {name} | {row} |", flush=True)
 
 
 def fit_and_test(
     run: Path, manifest: Path, view: str, train: list[str], tested: list[str]
-) -> dict[str, float]:
-    """Return test macro-F1 by language."""
+) -> list[Prediction]:
+    """Return the test predictions."""
     predictions = run / "predictions-test.jsonl"
     if not predictions.exists():
         data = [f"--data.manifest={manifest}", f"--data.languages=[{','.join(train)}]"]
@@ -63,15 +70,15 @@ def fit_and_test(
         speechtaxi(["fit", "-c", "cpu", "-c", "verses", *data, target, *model])
         with contextlib.redirect_stdout(sys.stderr):  # the table alone goes to stdout
             speechtaxi(["test", str(run)])
-    rows = read_predictions(predictions)
+    return read_predictions(predictions)
+
+
+def score(rows: list[Prediction]) -> float:
+    """Return macro-F1."""
     labels = list(rows[0].probabilities)
-    found: dict[str, float] = {}
-    for language in tested:
-        own = [row for row in rows if row.language == language]
-        gold = [labels.index(row.label or "") for row in own]
-        told = [labels.index(row.prediction) for row in own]
-        found[language] = float(macro_f1(tally(gold, told, len(labels)).sum(0)))
-    return found
+    gold = [labels.index(row.label or "") for row in rows]
+    told = [labels.index(row.prediction) for row in rows]
+    return float(macro_f1(tally(gold, told, len(labels)).sum(0)))
 
 
 if __name__ == "__main__":
