@@ -41,6 +41,9 @@ NO_PAIR = (
 MOST_CLIPS = 20_000
 """Larger numbers of clips that a question needs are not told: nobody records them."""
 
+MOST_NAMES = 4
+"""More languages that the data cannot tell of are counted, not named."""
+
 ROUTES = {
     "first": "E2E is better",
     "second": "the cascade is better",
@@ -93,8 +96,10 @@ def _judge(found: Comparison, pair: Difference) -> str:
     ]
     for d in alone:
         named[d.better].append(name_of(d.languages[0]))
+    if len(named[None]) > MOST_NAMES and len(alone) > len(named[None]):
+        named[None] = [f"the other {len(named[None])}"]
     parts = [
-        f"{name} in {_all_of(named[better], len(pair.languages))}"
+        f"{name} in {_all_of(named[better], len(alone))}"
         for better, name in ROUTES.items()
         if named[better]
     ]
