@@ -118,6 +118,10 @@ def sample_commands(folder: Path) -> list[tuple[str, ...]]:
     ]
 
 
+GRACE = 20.0
+"""Seconds that a worker has to finish its batch once it is told to stop."""
+
+
 def spoken(command: tuple[str, ...]) -> str:
     """Return a command as it is typed."""
     return shlex.join(("speechtaxi", *command))
@@ -127,7 +131,7 @@ def work(pipe: Connection) -> None:
     """Run the commands that come through the pipe, in a process that imports only once."""
     from speechtaxi.cli import main
 
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:
             command, log = pipe.recv()
             with open(log, "a", encoding="utf-8") as file:
@@ -165,9 +169,13 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for pipe in self.pipes:  # a worker that Lightning shields from the signal ends on this
+            pipe.close()
         for process in self.processes:
             process.terminate()
-            process.join()
+        for process in self.processes:
+            process.join(GRACE)
+            process.kill()
 
     def run(self, todo: list[Step], logs: Path) -> Iterator[tuple[Step, str, int]]:
         """Run steps as their needs are met; yield (step, "start" or "end", status) as it happens.
