@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
 import pytest
 
 from speechtaxi.languages import (
     LANGUAGES,
     UNKNOWN,
+    distance,
     espeak_voice,
     is_code,
     mms_code,
@@ -63,3 +67,45 @@ def test_an_undetermined_language_is_nobodys():
 def test_both_twi_varieties_share_one_adapter(code):
     assert mms_code(code) == "aka"
     assert whisper_code(code) is None
+
+
+def test_families_and_branches():
+    top = Counter(language.family.split(":")[0] for language in LANGUAGES.values())
+    assert top == {
+        "Indo-European": 18,
+        "Atlantic-Congo": 8,
+        "Dravidian": 5,
+        "Nilotic": 1,
+        "Austroasiatic": 1,
+        "Afro-Asiatic": 1,
+    }
+    branches = {LANGUAGES[code].family for code in ("rus", "ukr")}
+    assert branches == {"Indo-European: Slavic"}
+    assert LANGUAGES["nag"].family == LANGUAGES["asm"].family  # a creole with Assamese words
+    for name in ("Indo-European", "Atlantic-Congo"):  # with a branch, wherever they stand
+        assert not any(language.family == name for language in LANGUAGES.values())
+
+
+def test_distances_are_those_of_the_vectors():
+    """Against the angle between the two places' vectors."""
+
+    def vector(code):
+        place = np.radians((LANGUAGES[code].latitude, LANGUAGES[code].longitude))
+        (north, east), (level, side) = np.sin(place), np.cos(place)
+        return np.array([level * side, level * east, north])
+
+    for one, other in (("eng", "fra"), ("tam", "yor"), ("nde", "rus"), ("spa", "vie")):
+        angle = np.arccos(vector(one) @ vector(other))
+        assert distance(one, other) == pytest.approx(6371 * angle)
+        assert distance(other, one) == distance(one, other)
+    assert distance("tw-asante", "tw-akuapem") == 0
+    assert distance("eng", "kin") is None
+
+
+def test_india_lies_in_india():
+    """Every language with an Indian script of its own lies there or in Bangladesh."""
+    own = {"Beng", "Deva", "Gujr", "Guru", "Knda", "Mlym", "Orya", "Taml", "Telu"}
+    for language in LANGUAGES.values():
+        if language.script in own:
+            assert 8 < language.latitude < 34, language
+            assert 70 < language.longitude < 94, language
