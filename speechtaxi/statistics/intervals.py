@@ -44,7 +44,7 @@ class Sample:
     replicates: Array
     """(R,) the mean over seeds in each resample."""
     jackknife: Array
-    """(G,) the mean over seeds without each group."""
+    """(S, G) the score of each seed without each group; (G,) where only their mean is known."""
 
     @property
     def estimate(self) -> float:
@@ -61,9 +61,28 @@ class Sample:
         """The standard error over resamples."""
         return float(np.nanstd(self.replicates, ddof=1))
 
+    @property
+    def noise(self) -> float:
+        """The standard deviation over seeds that the clips alone would make.
+
+        Seeds that are equally good differ in which clips they have right. The jackknife tells how
+        much that moves them apart; 0 where it is of their mean only.
+        """
+        without = np.atleast_2d(self.jackknife)
+        if len(without) < 2:
+            return 0.0
+        apart = without - without.mean(0)
+        apart = apart - np.nanmean(apart, axis=1, keepdims=True)
+        groups = apart.shape[1]
+        return float(np.nansum(apart**2) * (groups - 1) / groups / (len(without) - 1)) ** 0.5
+
     def __add__(self, other: Sample) -> Sample:
-        seeds = self._beside(other.seeds) + other._beside(self.seeds)
-        return Sample(seeds, self.replicates + other.replicates, self.jackknife + other.jackknife)
+        one, two = self._beside(other), other._beside(self)
+        return Sample(
+            one.seeds + two.seeds,
+            one.replicates + two.replicates,
+            one.jackknife + two.jackknife,
+        )
 
     def __sub__(self, other: Sample) -> Sample:
         return self + other.times(-1)
@@ -72,30 +91,49 @@ class Sample:
         """Return the sample of a multiple of the score."""
         return Sample(self.seeds * factor, self.replicates * factor, self.jackknife * factor)
 
-    def _beside(self, other: Array) -> Array:
-        """Return the seeds, made as many as the other's by way of their mean where they differ.
+    def _beside(self, other: Sample) -> Sample:
+        """Return the sample with as many seeds as the other has, its mean unchanged.
 
-        Seeds of two runs are paired by number. Where one has fewer, only means can be combined.
+        Seeds are paired by number. A single seed is a constant beside several; of several, the
+        first stand for all, which overstates what fewer seeds leave open.
         """
-        return self.seeds if len(self.seeds) == len(other) else self.seeds.mean(keepdims=True)
+        number = len(other.seeds)
+        if not 1 < number < len(self.seeds):
+            return self
+        without = np.atleast_2d(self.jackknife)
+        return replace(
+            self, seeds=_first(self.seeds, number), jackknife=_first(without, number)
+        )
 
     def interval(self, level: float = 0.95) -> Interval:
         """Return the BCa interval over clips, widened by the seeds where there are several.
 
-        The seeds' own interval is Student's t; the two are joined by their distances from the
-        estimate, squared (Zou & Donner, "Construction of confidence limits about effect measures",
-        Stat. Med. 2008), which keeps BCa's asymmetry.
+        The seeds add to the variance what their spread has beyond `noise`. The reach, in standard
+        errors, is the mean of the normal and Student's t quantile, weighted by both variances
+        (Cochran & Cox, "Experimental Designs", 1950, for means of unequal variance). The distances
+        from the estimate grow by the same square, which keeps BCa's asymmetry (Zou & Donner, Stat.
+        Med. 2008).
         """
-        interval = bca(self.estimate, self.replicates, self.jackknife, level)
+        interval = bca(self.estimate, self.replicates, np.atleast_2d(self.jackknife).mean(0), level)
         number = len(self.seeds)
         if number < 2 or np.isnan(interval.low):
             return interval
-        reach = stdtrit(number - 1, (1 + level) / 2) * self.spread / number**0.5
+        clips, seeds = self.error**2, max(0.0, self.spread**2 - self.noise**2) / number
+        if not seeds:
+            return interval
+        normal, student = ndtri((1 + level) / 2), stdtrit(number - 1, (1 + level) / 2)
+        reach = (clips * normal + seeds * student) / (clips + seeds)
+        more = (reach**2 * (clips + seeds) - normal**2 * clips) ** 0.5
         return replace(
             interval,
-            low=interval.estimate - np.hypot(interval.estimate - interval.low, reach),
-            high=interval.estimate + np.hypot(interval.high - interval.estimate, reach),
+            low=interval.estimate - np.hypot(interval.estimate - interval.low, more),
+            high=interval.estimate + np.hypot(interval.high - interval.estimate, more),
         )
+
+
+def _first(values: Array, number: int) -> Array:
+    """Return the first of values (S, ...), moved so that their mean is that of all."""
+    return values[:number] + (values.mean(0) - values[:number].mean(0))
 
 
 def mean(samples: Sequence[Sample]) -> Sample:
@@ -107,18 +145,18 @@ def mean(samples: Sequence[Sample]) -> Sample:
 
 
 def take(counts: Counts, statistic: Statistic, weights: NDArray[np.float32]) -> Sample:
-    """Return the sample of a statistic of one seed.
+    """Return the sample of a statistic.
 
     Args:
         counts: summed counts of each group, (groups, *shape).
-        statistic: of pooled counts, (..., *shape) -> (...,).
+        statistic: of pooled counts, (..., *shape) -> (...,), or (..., S) for several seeds.
         weights: what `draw` gave, (resamples, groups).
     """
     total = counts.sum(0)
     return Sample(
         np.atleast_1d(statistic(total)),
-        pool(weights, counts, statistic),
-        statistic(total - counts),
+        pool(weights, counts, statistic).reshape(len(weights), -1).mean(-1),
+        statistic(total - counts).reshape(len(counts), -1).T,
     )
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import bdtr  # pyright: ignore[reportMissingTypeStubs]
+from numpy.typing import ArrayLike, NDArray
 
 from speechtaxi.statistics.intervals import TOLERANCE
 from speechtaxi.statistics.resampling import Array, Counts, Statistic, exchange, pool
@@ -79,20 +78,37 @@ def share_as_extreme(observed: float, null: Array) -> float:
     return (1 + extreme) / (1 + len(null))
 
 
-def discordance(first: Array, second: Array) -> Discordance:
+def discordance(first: Array, second: Array, groups: ArrayLike | None = None) -> Discordance:
     """Count clips that one system alone has right, and test whether either does so more often.
 
-    McNemar's test in its exact form (Fagerland, Lydersen & Laake, BMC Med. Res. Methodol. 2013):
-    clip by clip, so that it is too sure where several clips have one group.
+    McNemar's test in its exact form (Fagerland, Lydersen & Laake, BMC Med. Res. Methodol. 2013).
+    Where clips have groups, the answers of a whole group change places, and p is the exact share of
+    all exchanges with a difference in right answers at least as large: the same p where each clip
+    is its own group.
 
     Args:
         first, second: whether each clip is right, (N,), of two systems.
+        groups: the group of each clip, (N,), whole numbers; None where each is its own.
     """
     only_first = int((first.astype(bool) & ~second.astype(bool)).sum())
     only_second = int((~first.astype(bool) & second.astype(bool)).sum())
-    fewer, total = min(only_first, only_second), only_first + only_second
-    p = min(1.0, 2 * float(bdtr(fewer, total, 0.5))) if total else 1.0
-    return Discordance(only_first, only_second, p)
+    leads = first.astype(bool).astype(int) - second.astype(bool).astype(int)
+    if groups is not None:
+        _, places = np.unique(np.asarray(groups), return_inverse=True)
+        leads = np.bincount(places, weights=leads).astype(int)
+    return Discordance(only_first, only_second, _share_of_signs(np.abs(leads), leads.sum()))
+
+
+def _share_of_signs(sizes: NDArray[np.int_], observed: int) -> float:
+    """Return how many of all choices of signs sum to at least the observed sum, by size."""
+    chances = np.ones(1)  # of 0, 1, 2... times a plus, weighted by size
+    for size in sizes[sizes > 0]:
+        grown = np.zeros(len(chances) + size)
+        grown[: len(chances)] = chances / 2
+        grown[size:] += chances / 2
+        chances = grown
+    sums = np.abs(2 * np.arange(len(chances)) - (len(chances) - 1))
+    return min(1.0, float(chances[sums >= abs(observed)].sum()))
 
 
 def holm(p: Sequence[float]) -> list[float]:
