@@ -28,6 +28,8 @@ class Reading:
     text: str
     reference: str | None
     flags: tuple[Flag, ...]
+    seconds: float
+    """Spent on transcribing it."""
 
 
 class TextClassifier(Classifier):
@@ -132,6 +134,9 @@ class TextClassifier(Classifier):
     def flags(self, utterance: Utterance) -> tuple[Flag, ...]:
         return self._read([utterance])[0].flags
 
+    def reading_seconds(self, utterances: Sequence[Utterance]) -> float:
+        return sum(reading.seconds for reading in self._read(utterances))
+
     def _read(self, utterances: Sequence[Utterance]) -> list[Reading]:
         new = [u for u in dict.fromkeys(utterances) if u not in self._readings]
         if len(self._readings) + len(new) > 200_000:
@@ -151,7 +156,7 @@ class TextClassifier(Classifier):
         text = utterance.text
         if self.view == "gold_romanized":
             text = romanizer().romanize(text, utterance.language)
-        return Reading(text, None, ())
+        return Reading(text, None, (), 0.0)
 
     def _transcripts(self, utterances: Sequence[Utterance]) -> list[Reading]:
         transcriber = self.transcriber
@@ -166,5 +171,5 @@ class TextClassifier(Classifier):
                 if transcriber.recognizer.spells == "native":
                     text = romanize(text, utterance.language)
                 reference = reference and romanize(reference, utterance.language)
-            readings.append(Reading(text, reference or None, transcript.flags))
+            readings.append(Reading(text, reference or None, transcript.flags, transcript.seconds))
         return readings

@@ -84,6 +84,10 @@ class Classifier(LightningModule):
         """Return what a user should know of how this clip was read."""
         return ()
 
+    def reading_seconds(self, utterances: Sequence[Utterance]) -> float:
+        """Return how long it took to transcribe clips, whenever that was; 0 where nothing is."""
+        return 0.0
+
     def forward(self, batch: Batch) -> Tensor:
         """Return logits, (B, C), in the order of `labels`."""
         return self.head(self.dropout(self.embed(batch)))

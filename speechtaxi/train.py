@@ -37,6 +37,7 @@ def quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=lightning.pytorch.__name__)
+    warnings.filterwarnings("ignore", message="Experiment logs directory")  # see MetricsLog
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
 
 
@@ -72,10 +73,9 @@ def fit(arguments: list[str]) -> int:
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-    from lightning.pytorch.loggers import CSVLogger
 
     from speechtaxi.data import SpeechDataModule
-    from speechtaxi.writer import EpochLines, EpochSeed, Interruption, RunWriter
+    from speechtaxi.writer import EpochLines, EpochSeed, Interruption, MetricsLog, RunWriter
 
     class FitCLI(LightningCLI):
         """Adds the run folder, and the callbacks that fill it."""
@@ -135,7 +135,7 @@ def fit(arguments: list[str]) -> int:
                 kwargs["enable_progress_bar"] = False
                 callbacks.append(EpochLines())
             if config.trainer.logger is False:
-                kwargs["logger"] = CSVLogger(config.run, name="", version="")
+                kwargs["logger"] = MetricsLog(config.run)
             given = self.config_init.fit.trainer.callbacks or []
             return super().instantiate_trainer(callbacks=[*callbacks, *given], **kwargs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import subprocess
@@ -10,11 +11,13 @@ import time
 from collections import Counter
 from dataclasses import replace
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 
 from speechtaxi import records
 from speechtaxi.types import Prediction, RunRecord
@@ -37,9 +40,27 @@ class RunWriter(Callback):
         self.notes = tuple(notes or ())
         self.rows: list[Prediction] = []
         self.started = 0.0
+        self.before = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.rows, self.started = [], time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep how long the training has taken, for a run that is resumed."""
+        return {"seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.before = state_dict["seconds"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(trainer.logger, MetricsLog) and trainer.is_global_zero:
+            trainer.logger.go_on(trainer.current_epoch)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = time.monotonic()  # transcribing is told apart
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = time.monotonic()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the training: the run is finished from here on."""
@@ -74,12 +95,12 @@ class RunWriter(Callback):
         self.rows += outputs or []
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, "test")
+        self._write(trainer, pl_module, "test")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, "predict")
+        self._write(trainer, pl_module, "predict")
 
-    def _write(self, trainer: Trainer, stage: str) -> None:
+    def _write(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
         rows = self.rows
         if trainer.world_size > 1:
             shares: list[Any] = [None] * trainer.world_size
@@ -96,6 +117,9 @@ class RunWriter(Callback):
         )
         record = records.read_run(self.folder)
         described = data.describe()
+        seconds = {**record.seconds, stage: self._seconds()}
+        if reading := model.reading_seconds(clips.utterances):
+            seconds["transcribe"] = round(reading, 1)
         records.write_run(
             self.folder,
             replace(
@@ -103,12 +127,31 @@ class RunWriter(Callback):
                 clips={**record.clips, data.test_split: len(rows)},
                 skipped=described["skipped"],
                 flagged=dict(Counter(flag for row in rows for flag in row.flags)),
-                seconds={**record.seconds, stage: self._seconds()},
+                seconds=seconds,
             ),
         )
 
     def _seconds(self) -> float:
-        return round(time.monotonic() - self.started, 1)
+        return round(self.before + time.monotonic() - self.started, 1)
+
+
+class MetricsLog(CSVLogger):
+    """metrics.csv of a run, which a resumed run goes on with; Lightning's would begin anew."""
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(folder, name="", version="")
+        self.path = Path(folder) / "metrics.csv"
+        self.past = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+
+    def go_on(self, epoch: int) -> None:
+        """Put back the rows of epochs before the one that begins."""
+        rows = [row for row in csv.DictReader(StringIO(self.past)) if int(row["epoch"]) < epoch]
+        writer = self.experiment
+        for row in rows:
+            scores = {name: float(value) for name, value in row.items() if value}
+            step = int(scores.pop("step"))
+            writer.log_metrics(scores | {"epoch": int(scores["epoch"])}, step)
+        self.save()
 
 
 class Interruption(Callback):

@@ -80,6 +80,14 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(e2e_run, fit_arguments, 
     )
     for name in one:
         torch.testing.assert_close(one[name], two[name])
+    logs = [
+        [row | {"train/loss": ""} for row in csv.DictReader((folder / "metrics.csv").open())]
+        for folder in (e2e_run, run)
+    ]
+    assert [(row["epoch"], row["step"]) for row in logs[0]] == [
+        (row["epoch"], row["step"]) for row in logs[1]
+    ]  # what was logged before the kill is still there, once
+    assert read_run(run).seconds["fit"] > 0
 
 
 class Interrupted(Exception):
