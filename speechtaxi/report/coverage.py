@@ -169,7 +169,11 @@ def _findings(
     rows: list[Row] = []
     changed: list[str] = []
     for known, *others in zip(found.mean_differences, dropped, counted, strict=True):
-        verdicts = [charts.finding(d) if d else "–" for d in (known, *others)]
+        usual = charts.finding(known)
+        ways = zip(("dropped", "counted as wrong"), others, strict=True)
+        other = [
+            f"{charts.finding(d)} when {way}" for way, d in ways if d and d.better != known.better
+        ]
         rows.append(
             {
                 "setup": known.setup,
@@ -178,13 +182,13 @@ def _findings(
                 "as compared": known.difference,
                 "dropped for all": others[0].difference if others[0] else None,
                 "counted as wrong": others[1].difference if others[1] else None,
-                "findings": ", ".join(dict.fromkeys(verdicts)),
+                "finding": "; ".join([usual, *other]),
             }
         )
-        if len({*verdicts} - {"–"}) > 1:
+        if other:
             changed.append(
-                f"{known.first} against {known.second}, {known.setup}: {verdicts[0]} as compared, "
-                f"{verdicts[1]} when dropped, {verdicts[2]} when counted as wrong"
+                f"{known.first} against {known.second}, {known.setup}: {usual} as compared, "
+                + ", ".join(other)
             )
     told = (
         f"Beware: what is found depends on the way. {'; '.join(changed)}."

@@ -102,7 +102,7 @@ def leakage(
     if clean:
         words.append(
             f"No leak is found in {', '.join(clean)}: none of those compared is in training or dev "
-            "in a language that a run was trained on."
+            "of the manifests at hand, in a language that a run was trained on."
         )
     if untold := [what for what in SHARED if what not in told]:
         words.append(
