@@ -383,3 +383,12 @@ def test_every_form_prints_the_section():
     assert '"lost to romanisation"' in as_json(found, [part])
     page = as_html(found, [part])
     assert all(f'id="{figure.name}"' in page for figure in part.figures)
+
+
+def test_of_many_languages_the_means_stay_in_sight(monkeypatch):
+    monkeypatch.setattr("speechtaxi.report.losses.TOO_LONG", 7)
+    found = section(simulated(recognition=0.2))
+    assert [(t.name, len(t.rows), t.folded) for t in found.tables] == [
+        ("losses-mean", 2, False),
+        ("losses", 8, True),
+    ]

@@ -87,7 +87,10 @@ def waterfall(lost: Mapping[str, Interval], score: Interval, title: str) -> Draw
 
 
 def bars(lost: Mapping[str, Mapping[str, Interval]], title: str) -> Drawing:
-    """Draw the losses of each language side by side, gains hollow on the other side of 0."""
+    """Draw the losses of each language side by side, gains hollow on the other side of 0.
+
+    A tick tells what is lost in all.
+    """
     rows = [
         {
             "language": language,
@@ -109,7 +112,7 @@ def bars(lost: Mapping[str, Mapping[str, Interval]], title: str) -> Drawing:
         .mark_bar(height=14, strokeWidth=1.5)
         .encode(
             y=y,
-            x=alt.X("loss:Q", stack="zero", title="macro-F1 lost"),
+            x=alt.X("loss:Q", stack="zero", title="macro-F1 lost", axis=alt.Axis(tickCount=6)),
             order="order:Q",
             tooltip=[
                 "language:N",
@@ -119,7 +122,7 @@ def bars(lost: Mapping[str, Mapping[str, Interval]], title: str) -> Drawing:
             **_STEP,
         ),
         alt.Chart(alt.Data(values=totals))
-        .mark_tick(color=BLUE, thickness=3, size=20)
+        .mark_tick(color=BLUE, thickness=3, size=20, opacity=1)
         .encode(y=y, x="in all:Q", tooltip=["language:N", alt.Tooltip("in all:Q", format=".3f")]),
     ).properties(
         width="container",

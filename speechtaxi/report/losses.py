@@ -16,8 +16,9 @@ import numpy as np
 
 from speechtaxi.languages import name_of
 from speechtaxi.report.board import Arm, Board, Languages
+from speechtaxi.report.charts import BLUE
 from speechtaxi.report.comparison import Comparison, Difference, corrected, difference, headline
-from speechtaxi.report.loss_charts import COLOURS, bars, waterfall
+from speechtaxi.report.loss_charts import COLOURS, LEFT, bars, waterfall
 from speechtaxi.report.misread import TOO_LONG, confusion_tables, flag_table, flagged
 from speechtaxi.report.section import Figure, Row, Section, Table
 from speechtaxi.scores import macro_f1
@@ -39,8 +40,9 @@ STEPS = {
 READING = (
     "Macro-F1 lost on the way from gold text to transcripts, with 95 % intervals; the losses add "
     "up to 1 minus the cascade's macro-F1. What the classifier loses, it loses on gold text. "
-    "Hollow bars are gains. Each step compares classifiers that were trained apart, and is called "
-    "a loss or a gain as the verdict calls a route better (Holm over all steps of this section)."
+    "Hollow bars are gains; a blue tick is the loss in all. Each step compares classifiers that "
+    "were trained apart, and is called a loss or a gain as the verdict calls a route better (Holm "
+    "over all steps of this section)."
 )
 FLAGS = (
     "Transcripts are flagged where they are empty, loop (as hallucinations do), were cut off, or "
@@ -128,12 +130,16 @@ def losses(found: Comparison) -> Section | None:
     means = [_mean(alone) for alone in by_path]
     several = [whole for whole in means if len(whole.languages) > 1]
     with_flags = [arm for arm in read if any(any(flagged(arm, lang)) for lang in arm.languages)]
-    rows = _rows([*several, *(loss for alone in by_path for loss in alone)])
-    long = len(rows) > TOO_LONG
-    losses = Table("losses", "Macro-F1 lost at each step", rows, digits=3, folded=long)
-    flags = [flag_table(board, with_flags)] if with_flags else []
-    confusions = [table for table in confusion_tables(read) if table.rows]
-    if not (told or flags or confusions):
+    title, rows = "Macro-F1 lost at each step", [loss for alone in by_path for loss in alone]
+    long = len(several) + len(rows) > TOO_LONG
+    tables = [
+        Table("losses-mean", f"{title}, means", _rows(several if long else []), digits=3),
+        Table("losses", title, _rows([*several, *rows]), digits=3, folded=long),
+        *([flag_table(board, with_flags)] if with_flags else []),
+        *confusion_tables(read),
+    ]
+    tables = [table for table in tables if table.rows]
+    if not tables:
         return None
     return Section(
         "losses",
@@ -142,12 +148,13 @@ def losses(found: Comparison) -> Section | None:
             *([READING] if told else []),
             *_sayings(board, means),
             *untold,
-            FLAGS if flags else "No clip that a cascade read is flagged.",
-            *([MISREAD] if confusions else []),
+            FLAGS if with_flags else "No clip that a cascade read is flagged.",
+            *([MISREAD] if tables[-1].name.startswith("confusions") else []),
         ],
         [figure for pair in zip(means, by_path, strict=True) for figure in _figures(*pair)],
-        [*([losses] if told else []), *flags, *confusions],
-        {step: COLOURS[step] for step in COLOURS if any(step in p.steps for p in told)},
+        tables,
+        {step: COLOURS[step] for step in COLOURS if any(step in p.steps for p in told)}
+        | ({LEFT: BLUE} if told else {}),
     )
 
 
