@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speechtaxi.errors import InputError
 
 if TYPE_CHECKING:
     from speechtaxi.report.board import Arm
     from speechtaxi.report.comparison import Comparison
+    from speechtaxi.report.folder import File
     from speechtaxi.report.section import Section
 
 FEWEST_RESAMPLES = 200
+
+FORMS = ("html", "md", "json", "csv", "parquet", "latex", "svg", "png")
+
+EVERY = 3.0
+"""Seconds from one look at the runs to the next, when watching."""
 
 
 def main(argv: list[str]) -> int:
@@ -22,7 +32,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="speechtaxi report",
         description="Compare systems on the same clips: macro-F1 with intervals, E2E against "
-        "cascade in pairs, CER. Writes report.html, report.md, report.json, overview.png and CSV.",
+        "cascade in pairs, CER. Writes report.html, report.md and report.json; beside them data/ "
+        "(CSV, Parquet), figures/ (SVG, PNG) and latex/. Again, it does only what has changed.",
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folder, or a predictions .jsonl file"
@@ -34,6 +45,17 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--resamples", type=int, default=2000, help="of intervals and tests (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples (0)")
+    parser.add_argument(
+        "--forms",
+        default=",".join(FORMS),
+        metavar="FORM,...",
+        help=f"what to write (default: all of {','.join(FORMS)})",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="stay, and write again when predictions appear or change, until Ctrl-C",
+    )
     options = parser.parse_args(argv)
     if options.resamples < FEWEST_RESAMPLES:
         raise InputError(
@@ -44,13 +66,17 @@ def main(argv: list[str]) -> int:
         raise InputError(f"--seed must not be negative, as {options.seed} is")
     if options.output.exists() and not options.output.is_dir():
         raise InputError(f"{options.output}: is a file; give a folder for the report")
-    write(
+    forms = [form.strip() for form in options.forms.split(",")]
+    if unknown := [form for form in forms if form not in FORMS]:
+        raise InputError(f"--forms: unknown '{unknown[0]}'; use some of {','.join(FORMS)}")
+    (watch if options.watch else write)(
         options.runs,
         options.output,
         split=options.split,
         common=options.common,
         resamples=options.resamples,
         seed=options.seed,
+        forms=forms,
     )
     return 0
 
@@ -63,49 +89,79 @@ def write(
     common: bool = False,
     resamples: int = 2000,
     seed: int = 0,
+    forms: Collection[str] = FORMS,
 ) -> None:
-    """Compare runs, write every form of the report, print the verdict.
+    """Compare runs, write the report, print the verdict; only say so where nothing has changed.
+
+    Files of an earlier report in the folder that this one does not make are removed.
 
     Raises:
-        InputError: a run cannot be read, or runs cannot be compared.
+        InputError: a run cannot be read, is given twice, runs cannot be compared, or the folder
+            cannot be written.
     """
-    from speechtaxi.records import replacing
-    from speechtaxi.report.comparison import compare
-    from speechtaxi.report.forms import as_json, as_markdown, write_csv
-    from speechtaxi.report.page import as_html
-    from speechtaxi.report.pictures import overview
-    from speechtaxi.report.runs import read
-    from speechtaxi.report.words import verdict
+    from speechtaxi.report.folder import Folder, inputs_of, refuse_repeated
 
+    refuse_repeated(runs, split)
+    folder = Folder(output)
+    chosen = [form for form in FORMS if form in forms]
+    inputs = inputs_of(runs, split, common=common, resamples=resamples, seed=seed, forms=chosen)
+    shown = output / "report.html" if "html" in forms else output
+    if folder.is_of(inputs):
+        print(f"{shown}: nothing has changed since it was written")
+        return
+
+    from speechtaxi.report.comparison import compare
+    from speechtaxi.report.runs import read
+
+    opened = [read(path, split) for path in runs]
+    folder.prepare()  # before what takes long
     found = compare(
-        [read(path, split) for path in runs],
-        split=split,
-        common=common,
-        resamples=resamples,
-        seed=seed,
-        track=_track,
+        opened, split=split, common=common, resamples=resamples, seed=seed, track=_track
     )
-    parts = sections(found)
-    for name, text in (
-        ("report.md", as_markdown(found, parts)),
-        ("report.json", as_json(found, parts)),
-        ("report.html", as_html(found, parts)),
-    ):
-        with replacing(output / name) as file:
-            file.write(text)
-    for table in (table for part in parts for table in part.tables if table.rows):
-        with replacing(output / f"{table.name}.csv") as file:
-            write_csv(file, table)
-    overview(found, output / "overview.png")
-    for note in found.notes:
-        print(f"Note: {note}")
-    for setup, sentences in verdict(found).items():
-        print(f"{setup}")
-        for sentence in sentences:
-            print(f"  {sentence}")
-    for warning in found.warnings:
-        print(f"Beware: {warning}")
-    print(output / "report.html")
+    folder.write(files(found, sections(found), forms), inputs)
+    _say(found)
+    print(shown)
+
+
+def watch(
+    runs: Sequence[Path],
+    output: Path,
+    *,
+    split: str = "test",
+    pause: Callable[[float], object] = time.sleep,
+    **options: Any,
+) -> None:
+    """Write the report (see `write`) now and whenever a run has changed, until Ctrl-C.
+
+    Runs without predictions are left out until they have some. What cannot be read, such as a file
+    that is half written, is told and waited for.
+
+    Raises:
+        InputError: a run is given twice, or the folder cannot be written.
+    """
+    from speechtaxi.report.folder import Folder, inputs_of, predictions, refuse_repeated
+
+    refuse_repeated(runs, split)
+    Folder(output).prepare()
+    print("Watching; Ctrl-C ends it.", file=sys.stderr)
+    before = done = None
+    try:
+        while True:
+            now = inputs_of(runs, split)
+            if now != done and before in (None, now):  # what still grows is waited for
+                there = [run for run in runs if predictions(run, split).exists()]
+                for run in [run for run in runs if run not in there]:
+                    print(f"Waiting for {predictions(run, split)}", file=sys.stderr)
+                try:
+                    if there:
+                        write(there, output, split=split, **options)
+                except InputError as error:
+                    print(f"Waiting for a change: {error}", file=sys.stderr)
+                done = now
+            before = now
+            pause(EVERY)
+    except KeyboardInterrupt:
+        return
 
 
 def sections(found: Comparison) -> list[Section]:
@@ -121,6 +177,77 @@ def sections(found: Comparison) -> list[Section]:
         systems.runs(found),
     )
     return [part for part in parts if part is not None]
+
+
+def files(
+    found: Comparison, sections: Sequence[Section], forms: Collection[str] = FORMS
+) -> Iterator[File]:
+    """Yield the files of a report in these forms."""
+    import json
+    from functools import cache, partial
+
+    from speechtaxi.report import forms as texts
+    from speechtaxi.report.folder import File
+
+    sections = named_apart(sections)
+    if "html" in forms:
+        from speechtaxi.report.page import as_html
+
+        yield File("report.html", partial(as_html, found, sections))
+    if "md" in forms:
+        yield File("report.md", partial(texts.as_markdown, found, sections))
+    if "json" in forms:
+        yield File("report.json", partial(texts.as_json, found, sections))
+    for form, make in (("csv", texts.as_csv), ("parquet", texts.as_parquet)):
+        if form in forms:
+            for name, rows in texts.numbers(sections).items():
+                yield File(f"data/{name}.{form}", partial(make, rows))
+    if "latex" in forms:
+        from speechtaxi.report.latex import as_latex
+
+        for name, text in as_latex(found, sections).items():
+            yield File(f"latex/{name}.tex", partial(str, text))
+    if {"svg", "png"} & {*forms}:
+        from speechtaxi.report.pictures import as_png, as_svg, pictures
+
+        for name, spec in pictures(found, sections).items():
+            svg = cache(partial(as_svg, spec))
+            source = json.dumps(spec)
+            if "svg" in forms:
+                yield File(f"figures/{name}.svg", svg, source)
+            if "png" in forms:
+                yield File(f"figures/{name}.png", lambda svg=svg: as_png(svg()), source)
+
+
+def named_apart(sections: Sequence[Section]) -> list[Section]:
+    """Return sections whose tables, and whose figures, all have names of their own.
+
+    Names are made of what systems are called, where "a b" and "a-b" are alike.
+    """
+    seen: Counter[tuple[type, str]] = Counter()
+
+    def apart(part: Any) -> Any:
+        seen[type(part), part.name] += 1
+        number = seen[type(part), part.name]
+        return part if number == 1 else replace(part, name=f"{part.name}-no{number}")
+
+    return [
+        replace(part, figures=[*map(apart, part.figures)], tables=[*map(apart, part.tables)])
+        for part in sections
+    ]
+
+
+def _say(found: Comparison) -> None:
+    from speechtaxi.report.words import verdict
+
+    for note in found.notes:
+        print(f"Note: {note}")
+    for setup, sentences in verdict(found).items():
+        print(f"{setup}")
+        for sentence in sentences:
+            print(f"  {sentence}")
+    for warning in found.warnings:
+        print(f"Beware: {warning}")
 
 
 def _track(arms: Sequence[Arm]) -> Iterable[Arm]:
