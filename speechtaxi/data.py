@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from speechtaxi import audio, records
 from speechtaxi.batch import Batch, LengthBatchSampler, collate
 from speechtaxi.errors import InputError
 from speechtaxi.labels import label_set
+from speechtaxi.splits import with_splits
 from speechtaxi.types import Split, Utterance
 
 log = logging.getLogger(__name__)
@@ -172,25 +172,8 @@ class SpeechDataModule(LightningDataModule):
                             f"{row.id} has the label '{row.label}', which is not in the label set "
                             f"{self.labels}; map it with data.label_names or mend data.labels"
                         )
-            self._utterances = self._split(rows) if any(self.shares.values()) else rows
+            self._utterances = with_splits(rows, self.shares)
         return self._utterances
-
-    def _split(self, rows: list[Utterance]) -> list[Utterance]:
-        """Make the splits that are missing, by the hash of each clip's group."""
-        there = {row.split for row in rows}
-        source = "train" if "train" in there else "predict"
-        shares = {split: share for split, share in self.shares.items() if split not in there}
-
-        def split(row: Utterance) -> Split:
-            digest = hashlib.blake2b((row.group or row.id).encode(), digest_size=4).digest()
-            place, reached = int.from_bytes(digest, "big") / 2**32, 0.0
-            for name, share in shares.items():
-                reached += share
-                if place < reached:
-                    return name
-            return "train"
-
-        return [replace(row, split=split(row)) if row.split == source else row for row in rows]
 
     def select(self, split: str) -> list[Utterance]:
         """Return the clips of a split in the languages asked for.

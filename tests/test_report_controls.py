@@ -23,8 +23,9 @@ from speechtaxi.report.coverage import WholeBoard, coverage, whole
 from speechtaxi.report.leakage import leakage, leaks
 from speechtaxi.report.runs import Run
 from speechtaxi.report.section import Section
-from speechtaxi.report.sources import compared_clips, read_sources, with_splits
+from speechtaxi.report.sources import compared_clips, read_sources
 from speechtaxi.scores import macro_f1, tally
+from speechtaxi.splits import with_splits
 from speechtaxi.statistics import bootstrap
 from speechtaxi.types import Prediction, RunRecord, Utterance
 

@@ -110,6 +110,8 @@ class Comparison:
 
     split: str
     common: bool
+    given: Sequence[Run]
+    """The runs as they were read, before they were cut to the common clips."""
     board: Board
     cells: Sequence[Score]
     means: Sequence[Score]
@@ -169,6 +171,7 @@ def compare(
         InputError: runs that cannot be told apart, different clips or label sets (unless `common`),
             other gold labels.
     """
+    given = runs
     board, warnings = board_of(runs, common=common, resamples=resamples, seed=seed)
     runs, arms = board.runs, headline(board.arms)
     languages = {language for arm in arms for language in arm.languages}
@@ -198,6 +201,7 @@ def compare(
     return Comparison(
         split=split,
         common=common,
+        given=given,
         board=board,
         cells=_with_best(board, arms, cells),
         means=_with_best(board, arms, means),

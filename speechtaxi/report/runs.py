@@ -151,6 +151,8 @@ def _same_labels(runs: Sequence[Run], common: bool) -> tuple[list[Run], list[str
         )
         for run in runs
     ]
+    if empty := [run.system for run in cut if not run.predictions]:
+        raise InputError(f"{told}; no clip of '{empty[0]}' has a common label: leave out a run")
     lost = max(len(list(a.rows())) - len(list(b.rows())) for a, b in zip(runs, cut, strict=True))
     return cut, [f"{told}; up to {lost} clips of other labels are left out"]
 
@@ -159,16 +161,18 @@ def _same_clips(runs: Sequence[Run], common: bool) -> tuple[list[Run], list[str]
     kept: dict[str, set[str]] = {}
     warnings: list[str] = []
     for language in sorted({language for run in runs for language in run.predictions}):
-        ids = {
-            run.system: {row.id for row in run.predictions[language]}
+        clips = [
+            (run.system, {row.id for row in run.predictions[language]})
             for run in runs
             if language in run.predictions
-        }
-        kept[language] = shared = set[str].intersection(*ids.values())
-        if all(clips == shared for clips in ids.values()):
+        ]
+        kept[language] = shared = set[str].intersection(*(ids for _, ids in clips))
+        if all(ids == shared for _, ids in clips):
             continue
-        counts = ", ".join(f"'{system}' {len(clips)}" for system, clips in ids.items())
-        told = f"clips of {language} differ between runs: {counts}, {len(shared)} in common"
+        counts = dict.fromkeys(f"'{system}' {len(ids)}" for system, ids in clips)
+        told = (
+            f"clips of {language} differ between runs: {', '.join(counts)}, {len(shared)} in common"
+        )
         if not shared:
             raise InputError(f"{told}; leave out a run, or predict the same split with each")
         if not common:

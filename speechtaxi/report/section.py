@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from speechtaxi.statistics import Interval
+
+if TYPE_CHECKING:
+    from speechtaxi.report.examples import Example
 
 Value: TypeAlias = str | int | float | Interval | None
 Row: TypeAlias = Mapping[str, Value]
@@ -50,7 +53,9 @@ class Table:
             return self.text(value.estimate) + ("" if math.isnan(value.low) else limits) + dagger
         if isinstance(value, float):
             least = 10**-self.digits
-            return f"<{least}" if 0 < value < least / 2 else f"{value:.{self.digits}f}"
+            if 0 < value < least / 2:
+                return f"<{least}"
+            return f"{round(value, self.digits) + 0.0:.{self.digits}f}"  # no minus before zero
         return f"{value:,}" if isinstance(value, int) else value
 
 
@@ -82,3 +87,11 @@ class Section:
     """What colours mean: word -> colour."""
     narrow: bool = False
     """Whether several of its figures fit beside each other."""
+
+
+@dataclass(frozen=True)
+class Examples(Section):
+    """A section with clips to listen to; forms that cannot play them print its tables."""
+
+    clips: Sequence[Example] = ()
+    """Those of a language beside each other."""

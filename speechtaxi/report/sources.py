@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from speechtaxi.errors import InputError
 from speechtaxi.records import fingerprint, read_manifest
 from speechtaxi.report.comparison import Comparison
 from speechtaxi.report.runs import Run
+from speechtaxi.splits import with_splits
 from speechtaxi.types import Split, Utterance
 
 Clips: TypeAlias = Mapping[str, Sequence[Utterance]]
@@ -126,30 +126,6 @@ def trained_on(found: Comparison, language: str | None = None) -> set[str]:
     if not all(run.record.train_languages for run in runs):
         return set()
     return {trained for run in runs for trained in run.record.train_languages}
-
-
-def with_splits(rows: Sequence[Utterance], shares: Mapping[Split, float]) -> list[Utterance]:
-    """Make the splits that are missing, by the hash of each clip's group, as training does.
-
-    Args:
-        shares: of the groups, by split; a split that is there stays as it is.
-    """
-    if not any(shares.values()):
-        return list(rows)
-    there = {row.split for row in rows}
-    source = "train" if "train" in there else "predict"
-    wanted: dict[Split, float] = {s: share for s, share in shares.items() if s not in there}
-
-    def split(row: Utterance) -> Split:
-        digest = hashlib.blake2b((row.group or row.id).encode(), digest_size=4).digest()
-        place, reached = int.from_bytes(digest, "big") / 2**32, 0.0
-        for name, share in wanted.items():
-            reached += share
-            if place < reached:
-                return name
-        return "train"
-
-    return [replace(row, split=split(row)) if row.split == source else row for row in rows]
 
 
 def _without_leaks(rows: Sequence[Utterance]) -> Iterable[Utterance]:
