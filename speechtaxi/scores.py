@@ -16,6 +16,10 @@ Counts = NDArray[np.float64]
 Scores = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+LEAST = 1e-7
+"""In log loss a smaller probability counts as this, about the least that single precision tells
+from 0 beside 1: a certain answer that is wrong costs 16.1 nats, not infinitely many."""
+
 
 def tally(gold: ArrayLike, predicted: ArrayLike, n_topics: int) -> Counts:
     """Return the tallies (N, 3, n_topics) of N clips: hits, gold, predicted.
@@ -77,6 +81,53 @@ def majority(gold: ArrayLike, n_topics: int) -> int:
     return int(np.bincount(np.asarray(gold, np.int64), minlength=n_topics).argmax())
 
 
+def log_loss(probabilities: ArrayLike, gold: ArrayLike) -> Scores:
+    """Return the log loss of clips (N,): -ln of the gold topic's probability, in nats.
+
+    Probabilities below `LEAST` count as that.
+
+    Args:
+        probabilities: of the topics, (N, n_topics).
+        gold: topic numbers (N,).
+    """
+    return np.log(1 / np.maximum(_of(probabilities, gold), LEAST))
+
+
+def brier(probabilities: ArrayLike, gold: ArrayLike) -> Scores:
+    """Return the Brier score of clips (N,), from 0 to 2: the squared error over all topics.
+
+    Brier, "Verification of forecasts expressed in terms of probability", Mon. Weather Rev. 1950.
+    Arguments are those of `log_loss`.
+    """
+    odds = np.asarray(probabilities, float)
+    return (odds**2).sum(-1) - 2 * _of(odds, gold) + 1
+
+
+def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = 10) -> Counts:
+    """Return counts (N, 3, bins) of clips by confidence: clips, their confidence, hits.
+
+    Bins are equally wide; what lies between two is in the lower one.
+
+    Args:
+        confidence: probability of the answer, (N,).
+        right: whether the answer is the gold topic, (N,).
+    """
+    confidence = np.asarray(confidence, float)
+    place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
+    told = np.stack([np.ones_like(confidence), confidence, np.asarray(right, float)], axis=-1)
+    return told[:, :, None] * np.eye(bins)[place][:, None]
+
+
+def calibration_error(pooled: Counts) -> Scores:
+    """Return the expected calibration error (...,) of pooled `reliability` (..., 3, bins).
+
+    The distance of mean confidence and accuracy in a bin, averaged over clips (Guo et al., "On
+    calibration of modern neural networks", ICML 2017, arXiv 1706.04599, equation 3); NaN: no clips.
+    """
+    clips, confidence, hits = np.moveaxis(pooled, -2, 0)
+    return _ratio(np.abs(confidence - hits).sum(-1), clips.sum(-1), empty=np.nan)
+
+
 def spelling(text: str) -> str:
     """Return what of a text the character error rate compares.
 
@@ -102,6 +153,12 @@ def character_edits(texts: Sequence[str], references: Sequence[str]) -> Counts:
 def error_rate(edits: Counts) -> Scores:
     """Return edits / reference characters (...,) of sums (..., 2); NaN where nothing was said."""
     return _ratio(edits[..., 0], edits[..., 1], empty=np.nan)
+
+
+def _of(values: ArrayLike, places: ArrayLike) -> Scores:
+    """Return the value at one place of each row."""
+    values, places = np.asarray(values, float), np.asarray(places, np.int64)
+    return np.take_along_axis(values, places[:, None], axis=1)[:, 0]
 
 
 def _ratio(part: ArrayLike, whole: ArrayLike, empty: float = 0.0) -> Scores:

@@ -7,14 +7,20 @@ import unicodedata
 import numpy as np
 import pytest
 from sklearn import metrics
+from sklearn.calibration import calibration_curve
 
 from speechtaxi.scores import (
+    LEAST,
     accuracy,
+    brier,
+    calibration_error,
     character_edits,
     confusion,
     error_rate,
+    log_loss,
     macro_f1,
     majority,
+    reliability,
     spelling,
     tally,
     tally_groups,
@@ -113,3 +119,48 @@ def test_error_rate_pools_characters():
 
 def test_spelling_keeps_marks():
     assert spelling("L'ÉTÉ – oui") == "lété oui"
+
+
+def test_losses_of_probabilities_equal_scikit_learn():
+    rng = np.random.default_rng(0)
+    odds = rng.dirichlet(np.ones(6), size=80)
+    gold = rng.integers(6, size=80)
+    assert log_loss(odds, gold).mean() == pytest.approx(metrics.log_loss(gold, odds))
+    two = odds[:, :2] / odds[:, :2].sum(1, keepdims=True)
+    assert brier(two, gold % 2).mean() == pytest.approx(
+        2 * metrics.brier_score_loss(gold % 2, two[:, 1])  # scikit-learn's is of one class
+    )
+    assert brier(odds, gold).mean() == pytest.approx(((odds - np.eye(6)[gold]) ** 2).sum(1).mean())
+
+
+def test_log_loss_of_a_certain_answer_is_0_or_clipped():
+    np.testing.assert_allclose(log_loss([[0, 1], [0, 1]], [1, 0]), [0, -np.log(LEAST)])
+    assert log_loss([[1 - 2 * LEAST, 2 * LEAST]], [1])[0] < -np.log(LEAST)
+
+
+@pytest.mark.parametrize("bins", [4, 10])
+def test_reliability_equals_scikit_learn(bins):
+    rng = np.random.default_rng(1)
+    confidence = np.concatenate([rng.random(300), np.linspace(0, 1, bins + 1), [0.3, 0.7]])
+    right = rng.random(len(confidence)) < confidence**2
+    clips, told, hits = reliability(confidence, right, bins).sum(0)
+    share, mean = calibration_curve(right, confidence, n_bins=bins)
+    np.testing.assert_allclose(hits / clips, share)
+    np.testing.assert_allclose(told / clips, mean)
+
+
+def test_calibration_error_by_hand_and_by_the_paper():
+    """Guo et al., equation 3, as a loop over right-closed bins."""
+    rng = np.random.default_rng(2)
+    confidence = rng.uniform(0.2, 1, 200)
+    right = rng.random(200) < 0.5
+    expected = 0.0
+    for low in np.arange(10) / 10:
+        inside = (confidence > low) & (confidence <= low + 0.1)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    halves = reliability(confidence, right).reshape(2, 100, 3, 10).sum(1)
+    assert calibration_error(halves.sum(0)) == pytest.approx(expected)
+    assert calibration_error(halves).shape == (2,)
+    assert calibration_error(reliability([0.95, 0.95], [1, 0]).sum(0)) == pytest.approx(0.45)
+    assert np.isnan(calibration_error(np.zeros((3, 10))))
