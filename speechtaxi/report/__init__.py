@@ -198,9 +198,9 @@ def files(
         yield File("report.md", partial(texts.as_markdown, found, sections))
     if "json" in forms:
         yield File("report.json", partial(texts.as_json, found, sections))
-    for form, make in (("csv", texts.as_csv), ("parquet", texts.as_parquet)):
-        if form in forms:
-            for name, rows in texts.numbers(sections).items():
+    for name, rows in texts.numbers(sections).items() if {"csv", "parquet"} & {*forms} else ():
+        for form, make in (("csv", texts.as_csv), ("parquet", texts.as_parquet)):
+            if form in forms:
                 yield File(f"data/{name}.{form}", partial(make, rows))
     if "latex" in forms:
         from speechtaxi.report.latex import as_latex

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class Folder:
         Each appears at once and whole. A report that is broken off is not taken for a whole one.
         """
         files = list(files)
-        old, new = self._made, {file.name: _hash(file.source) for file in files}
+        old, new = self._made, {file.name: _hash(file.source.encode()) for file in files}
         kept = {n for n, source in new.items() if source and source == old.get(n)}
         self._remember(None, {n: new[n] if n in kept else "" for n in {**old, **new}})
         for file in files:
@@ -146,13 +147,13 @@ def _stamp(path: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
+@cache
 def _code() -> str:
-    """Return a hash of the code that makes reports: it changes between versions, too."""
+    """Return a hash of the code that makes reports: it changes between releases, too."""
     home = Path(__file__).parents[1]
     parts = [*(home / "report").iterdir(), *(home / "statistics").iterdir(), *home.glob("*.py")]
-    return _hash("".join(p.read_text("utf-8") for p in sorted(parts) if p.is_file()))
+    return _hash(b"".join(path.read_bytes() for path in sorted(parts) if path.is_file()))
 
 
-def _hash(text: str) -> str:
-    content = text.encode(errors="replace")
-    return hashlib.blake2b(content, digest_size=8).hexdigest() if text else ""
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest() if content else ""

@@ -17,7 +17,7 @@ import numpy as np
 import speechtaxi
 from speechtaxi.report.comparison import Comparison
 from speechtaxi.report.router import choices
-from speechtaxi.report.section import Figure, Section, Table, Value
+from speechtaxi.report.section import Figure, Section, Table
 from speechtaxi.report.words import METHOD, systems, verdict
 from speechtaxi.statistics import Interval
 
@@ -242,9 +242,3 @@ def _description(figure: Figure) -> str:
 
 def _bullets(sentences: Iterable[str]) -> str:
     return "".join(f"- {sentence}\n" for sentence in sentences)
-
-
-def cell_key(value: Value) -> str:
-    """Return what a column is sorted by."""
-    value = value.estimate if isinstance(value, Interval) else value
-    return "" if value is None else str(value)
