@@ -71,10 +71,8 @@ class Sample:
         without = np.atleast_2d(self.jackknife)
         if len(without) < 2:
             return 0.0
-        apart = without - without.mean(0)
-        apart = apart - np.nanmean(apart, axis=1, keepdims=True)
-        groups = apart.shape[1]
-        return float(np.nansum(apart**2) * (groups - 1) / groups / (len(without) - 1)) ** 0.5
+        variances = _jackknife_variance(without - without.mean(0))
+        return float(variances.sum() / (len(without) - 1)) ** 0.5
 
     def __add__(self, other: Sample) -> Sample:
         one, two = self._beside(other), other._beside(self)
@@ -101,34 +99,54 @@ class Sample:
         if not 1 < number < len(self.seeds):
             return self
         without = np.atleast_2d(self.jackknife)
-        return replace(
-            self, seeds=_first(self.seeds, number), jackknife=_first(without, number)
-        )
+        return replace(self, seeds=_first(self.seeds, number), jackknife=_first(without, number))
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Return the BCa interval over clips, widened by the seeds where there are several.
+        """Return the BCa interval over clips, widened where it is known to be too narrow.
 
-        The seeds add to the variance what their spread has beyond `noise`. The reach, in standard
-        errors, is the mean of the normal and Student's t quantile, weighted by both variances
-        (Cochran & Cox, "Experimental Designs", 1950, for means of unequal variance). The distances
-        from the estimate grow by the same square, which keeps BCa's asymmetry (Zou & Donner, Stat.
-        Med. 2008).
+        Resamples lose rare topics, and so differ too little: BCa's distances from the estimate are
+        stretched where the jackknife's standard error is the larger one, no farther than resamples
+        go. Several training seeds add the variance that their spread has beyond `noise`. The reach,
+        in standard errors, is then the mean of the normal and Student's t quantile, weighted by
+        both variances (Cochran & Cox, "Experimental Designs", 1950), and the distances grow by the
+        same square (Zou & Donner, Stat. Med. 2008), which keeps BCa's asymmetry. Coverage is shown
+        in docs/statistics.md.
         """
-        interval = bca(self.estimate, self.replicates, np.atleast_2d(self.jackknife).mean(0), level)
-        number = len(self.seeds)
-        if number < 2 or np.isnan(interval.low):
+        without = np.atleast_2d(self.jackknife).mean(0)
+        interval = bca(self.estimate, self.replicates, without, level)
+        if not interval.low <= interval.estimate <= interval.high:  # or there is none
             return interval
-        clips, seeds = self.error**2, max(0.0, self.spread**2 - self.noise**2) / number
-        if not seeds:
-            return interval
-        normal, student = ndtri((1 + level) / 2), stdtrit(number - 1, (1 + level) / 2)
-        reach = (clips * normal + seeds * student) / (clips + seeds)
-        more = (reach**2 * (clips + seeds) - normal**2 * clips) ** 0.5
+        clips = self.error**2
+        wider = max(1.0, float(_jackknife_variance(without[None])[0]) / clips) if clips else 1.0
+        below = (interval.estimate - interval.low) * wider**0.5
+        above = (interval.high - interval.estimate) * wider**0.5
+        below = min(below, interval.estimate - float(np.nanmin(self.replicates)))
+        above = min(above, float(np.nanmax(self.replicates)) - interval.estimate)
+        more = self._seeds_reach(clips * wider, level)
         return replace(
             interval,
-            low=interval.estimate - np.hypot(interval.estimate - interval.low, more),
-            high=interval.estimate + np.hypot(interval.high - interval.estimate, more),
+            low=interval.estimate - float(np.hypot(below, more)),
+            high=interval.estimate + float(np.hypot(above, more)),
         )
+
+    def _seeds_reach(self, clips: float, level: float) -> float:
+        """Return how far seeds move the limits, beside a variance over clips."""
+        number = len(self.seeds)
+        if number < 2:
+            return 0.0
+        seeds = max(0.0, self.spread**2 - self.noise**2) / number
+        if not seeds:
+            return 0.0
+        normal, student = ndtri((1 + level) / 2), stdtrit(number - 1, (1 + level) / 2)
+        reach = (clips * normal + seeds * student) / (clips + seeds)
+        return float(reach**2 * (clips + seeds) - normal**2 * clips) ** 0.5
+
+
+def _jackknife_variance(without: Array) -> Array:
+    """Return the variance (S,) of scores by how they fare without each group, (S, G)."""
+    pull = without - np.nanmean(without, axis=1, keepdims=True)
+    groups = without.shape[1]
+    return np.nansum(pull**2, axis=1) * (groups - 1) / groups
 
 
 def _first(values: Array, number: int) -> Array:
