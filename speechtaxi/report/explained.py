@@ -69,7 +69,8 @@ class Pairs:
         return len(self.targets) < LEAST_PAIRS or len(set(self.targets)) < LEAST_TARGETS
 
     def __str__(self) -> str:
-        return f"{len(self.targets)} pairs, {len(set(self.targets))} target languages"
+        pairs, targets = len(self.targets), len(set(self.targets))
+        return f"{pairs} pair{'s'[: pairs > 1]}, {targets} target language{'s'[: targets > 1]}"
 
 
 def explained(found: Comparison) -> Section | None:
@@ -118,8 +119,8 @@ def explained(found: Comparison) -> Section | None:
             "nearest counts. Each target language is predicted from pairs with other targets, and "
             "held against their mean. Importance is what shuffling a feature adds to the error. "
             "Intervals draw target languages; those of a system's importances hold together "
-            "(Bonferroni). Features that go together share their importance; where few languages are "
-            "trained on, a feature may stand for one of them.",
+            "(Bonferroni). Features that go together share their importance; where few languages "
+            "are trained on, a feature may stand for one of them.",
             *(_told(s, own, fits.get(s)) for s, own in pairs.items() if s not in few),
             *([_told_few(few)] if few else []),
         ),

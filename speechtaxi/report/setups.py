@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,7 @@ def side_by_side(found: Comparison) -> Section | None:
     gains = [replace(gain, average=a) for gain, a in zip(gains, averages, strict=True)]
     systems = {gain.average.first: systems[gain.average.first] for gain in gains}
     setups = sorted({arm.setup for arms in systems.values() for arm in arms}, key=setup_order)
+    colours = _colours(setups)
     details: list[Row] = [
         {
             "system": d.first,
@@ -71,14 +72,14 @@ def side_by_side(found: Comparison) -> Section | None:
             *map(_told_gain, gains),
         ),
         [
-            Figure(f"setups-{n}", system, setups_chart(board, system, arms), systems=[system])
+            Figure(f"setups-{n}", system, setups_chart(board, arms, colours), systems=[system])
             for n, (system, arms) in enumerate(systems.items(), 1)
         ],
         [
             Table("setups", "Macro-F1 by setup", _score_rows(board, systems, setups, gains)),
             Table("setup-gains", "All gains and losses", details, digits=3, folded=True),
         ],
-        {f"{charts.SIGNS[charts.shape(setup)]} {setup}": _colour(setup) for setup in setups},
+        {f"{charts.SIGNS[charts.shape(s)]} {s}": colour for s, colour in colours.items()},
     )
 
 
@@ -97,14 +98,14 @@ def signed(interval: Interval) -> str:
     return told.replace("-", "−")
 
 
-def setups_chart(board: Board, system: str, arms: Sequence[Arm]) -> charts.Drawing:
+def setups_chart(board: Board, arms: Sequence[Arm], colours: Mapping[str, str]) -> charts.Drawing:
     """Draw the setups of a system, a line for each language from its worst to its best."""
     rows: list[dict[str, Any]] = [
         {
             "language": name_of(language),
             "setup": arm.setup,
             "macro-F1": score.estimate,
-            "interval": f"{score.low:.3f} to {score.high:.3f}",
+            "interval": None if math.isnan(score.low) else f"{score.low:.3f} to {score.high:.3f}",
         }
         for arm in arms
         for language in arm.languages
@@ -113,15 +114,17 @@ def setups_chart(board: Board, system: str, arms: Sequence[Arm]) -> charts.Drawi
     rows.sort(key=lambda row: row["language"])
     setups = [arm.setup for arm in arms]
     y = alt.Y("language:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, ticks=False))
-    x = alt.X("macro-F1:Q", scale=alt.Scale(domain=[0, 1]))
+    x = alt.X("macro-F1:Q", title="macro-F1", scale=alt.Scale(domain=[0, 1]))
     base = alt.Chart(alt.Data(values=rows)).encode(y=y)
     return alt.layer(
-        base.mark_rule(color=charts.GREY).encode(x=alt.X("min(macro-F1):Q"), x2="max(macro-F1):Q"),
+        base.mark_rule(color=charts.GREY).encode(
+            x=alt.X("min(macro-F1):Q", title="macro-F1"), x2="max(macro-F1):Q"
+        ),
         base.mark_point(filled=True, size=80, opacity=1).encode(
             x=x,
             color=alt.Color(
                 "setup:N",
-                scale=alt.Scale(domain=setups, range=[_colour(setup) for setup in setups]),
+                scale=alt.Scale(domain=setups, range=[colours[setup] for setup in setups]),
                 legend=None,
             ),
             shape=alt.Shape(
@@ -132,13 +135,14 @@ def setups_chart(board: Board, system: str, arms: Sequence[Arm]) -> charts.Drawi
             tooltip=[
                 "language:N",
                 "setup:N",
-                *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("macro-F1", "low", "high")),
+                alt.Tooltip("macro-F1:Q", format=".3f"),
+                "interval:N",
             ],
         ),
     ).properties(
         width="container",
         height=charts.LINE * len({row["language"] for row in rows}),
-        description=f"Macro-F1 of {system} by setup. "
+        description=f"Macro-F1 of {arms[0].system} by setup. "
         + "; ".join(f"{r['language']} {r['setup']} {r['macro-F1']:.2f}" for r in rows),
     )
 
@@ -195,7 +199,11 @@ def _told_gain(gain: Gain) -> str:
     names: defaultdict[str, list[str]] = defaultdict(list)
     for d in gain.languages:
         names[FINDINGS[d.better]].append(name_of(d.languages[0]))
-    told = [f"{word} in {', '.join(names[word])}" for word in ("gain", "loss") if names[word]]
+    told = [
+        f"{word} in " + (", ".join(of) if len(of) < len(gain.languages) else f"all {len(of)}")
+        for word in ("gain", "loss")
+        if (of := names[word])
+    ]
     if untold := len(names["cannot tell"]):
         told.append(f"the data cannot tell in {untold} of {len(gain.languages)}")
     return (
@@ -211,5 +219,10 @@ def _placed(gain: Gain) -> list[tuple[str, Difference]]:
     return [*average, *((name_of(d.languages[0]), d) for d in gain.languages)]
 
 
-def _colour(setup: str) -> str:
-    return next((c for kind, c in COLOURS.items() if setup.startswith(kind)), charts.GREY)
+def _colours(setups: Sequence[str]) -> dict[str, str]:
+    """Give the first setup of each kind its colour, and its variants what is left."""
+    spare = iter([charts.GREEN, charts.ORANGE, charts.BLUE])
+    free = dict(COLOURS)
+    return {
+        s: free.pop(s.split(" ")[0].rstrip(","), None) or next(spare, charts.GREY) for s in setups
+    }
