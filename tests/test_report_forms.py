@@ -521,6 +521,11 @@ def test_what_cannot_be_is_one_line(runs, tmp_path, capsys, command, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_one_path_twice_is_refused(runs, tmp_path):
+    with pytest.raises(InputError, match="given twice"):
+        report.write([runs[0], runs[0]], tmp_path / "out")
+
+
 def test_runs_are_read_before_a_folder_is_made(runs, tmp_path):
     file = tmp_path / "half.jsonl"
     file.write_text((runs[0] / "predictions-test.jsonl").read_text()[:-20])

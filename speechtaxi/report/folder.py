@@ -44,10 +44,11 @@ def refuse_repeated(runs: Sequence[Path], split: str) -> None:
     """
     seen: dict[Path, Path] = {}
     for run in runs:
-        first = seen.setdefault(predictions(run, split).resolve(), run)
-        if first is not run:
-            also = f" (as {first} too)" if first != run else ""
+        file = predictions(run, split).resolve()
+        if file in seen:
+            also = f" (as {seen[file]} too)" if seen[file] != run else ""
             raise InputError(f"{run}: is given twice{also}; name each run once")
+        seen[file] = run
 
 
 def inputs_of(runs: Sequence[Path], split: str, **options: Any) -> Inputs:
