@@ -22,6 +22,8 @@ BINS, STEPS = 10, 10
 DRAWS = 2000
 """Simulated samples of a perfectly calibrated system."""
 
+LIMIT = f"one in {1 / LEAST:,.0f}"
+
 FINDINGS = ("overconfident", "underconfident", "neither shown")
 
 
@@ -89,7 +91,7 @@ def calibration(found: Comparison) -> Section:
             "confidence by chance. “ECE by chance” is the mean of a perfectly calibrated system "
             f"with the same confidences ({DRAWS:,} simulated samples of independent clips); only "
             "what ECE has beyond it speaks against a system. Log loss is in nats; a probability "
-            f"below {LEAST:g} counts as that. The Brier score runs from 0 to 2.",
+            f"below {LIMIT} counts as that. The Brier score runs from 0 to 2.",
             *_words(measured),
         ),
         [
@@ -271,8 +273,8 @@ def _words(measured: Sequence[Calibration]) -> list[str]:
             told.append(f"{c.system} ({c.setup}) gives every answer the probability 1.")
         elif c.clipped:
             told.append(
-                f"{c.system} ({c.setup}) gives the right topic less than {LEAST:g} in "
-                f"{c.clipped:.1%} of its answers; its log loss hangs on this limit."
+                f"{c.system} ({c.setup}) gives the right topic a probability below {LIMIT} in "
+                f"{c.clipped:.1%} of its answers; its log loss hangs on that limit."
             )
     return told
 
