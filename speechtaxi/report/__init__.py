@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from speechtaxi.report.comparison import Comparison
     from speechtaxi.report.folder import File
     from speechtaxi.report.section import Section
+    from speechtaxi.types import Utterance
 
 FEWEST_RESAMPLES = 200
 
@@ -40,6 +41,15 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--split", default="test", help="of which predictions (default: test)")
+    parser.add_argument(
+        "--manifest",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="where clips, speakers and gold texts are told (default: what the runs' config.yaml "
+        "names)",
+    )
     parser.add_argument(
         "--common", action="store_true", help="where runs differ in clips, compare on common ones"
     )
@@ -73,6 +83,7 @@ def main(argv: list[str]) -> int:
         options.runs,
         options.output,
         split=options.split,
+        manifests=options.manifest,
         common=options.common,
         resamples=options.resamples,
         seed=options.seed,
@@ -86,6 +97,7 @@ def write(
     output: Path,
     *,
     split: str = "test",
+    manifests: Sequence[Path] = (),
     common: bool = False,
     resamples: int = 2000,
     seed: int = 0,
@@ -94,6 +106,9 @@ def write(
     """Compare runs, write the report, print the verdict; only say so where nothing has changed.
 
     Files of an earlier report in the folder that this one does not make are removed.
+
+    Args:
+        manifests: where clips, speakers and gold texts are told; none takes what the runs name.
 
     Raises:
         InputError: a run cannot be read, is given twice, runs cannot be compared, or the folder
@@ -104,7 +119,9 @@ def write(
     refuse_repeated(runs, split)
     folder = Folder(output)
     chosen = [form for form in FORMS if form in forms]
-    inputs = inputs_of(runs, split, common=common, resamples=resamples, seed=seed, forms=chosen)
+    inputs = inputs_of(
+        runs, split, manifests, common=common, resamples=resamples, seed=seed, forms=chosen
+    )
     shown = output / "report.html" if "html" in forms else output
     if folder.is_of(inputs):
         print(f"{shown}: nothing has changed since it was written")
@@ -112,13 +129,16 @@ def write(
 
     from speechtaxi.report.comparison import compare
     from speechtaxi.report.runs import read
+    from speechtaxi.report.sources import read_sources
 
     opened = [read(path, split) for path in runs]
+    utterances, gaps = read_sources(opened, list(manifests))
     folder.prepare()  # before what takes long
     found = compare(
         opened, split=split, common=common, resamples=resamples, seed=seed, track=_track
     )
-    folder.write(files(found, sections(found), forms), inputs)
+    found = replace(found, warnings=[*found.warnings, *gaps])
+    folder.write(files(found, sections(found, utterances), forms), inputs)
     _say(found)
     print(shown)
 
@@ -164,16 +184,30 @@ def watch(
         return
 
 
-def sections(found: Comparison) -> list[Section]:
-    """Return what a report tells, in its order, without what the runs cannot answer."""
+def sections(found: Comparison, utterances: Sequence[Utterance] = ()) -> list[Section]:
+    """Return what a report tells, in its order, without what the runs cannot answer.
+
+    Args:
+        utterances: what the manifests behind the runs hold.
+    """
     from speechtaxi.report import systems
+    from speechtaxi.report.calibration import calibration
+    from speechtaxi.report.controls import controls
+    from speechtaxi.report.losses import losses
+    from speechtaxi.report.router import router
+    from speechtaxi.report.transfer import transfer
 
     parts = (
         systems.systems(found),
+        router(found),
         systems.differences(found),
         systems.languages(found),
+        *transfer(found),
+        losses(found),
         systems.transcripts(found),
+        calibration(found),
         systems.topics(found),
+        controls(found, utterances, found.given),
         systems.runs(found),
     )
     return [part for part in parts if part is not None]

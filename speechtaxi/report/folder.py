@@ -51,7 +51,9 @@ def refuse_repeated(runs: Sequence[Path], split: str) -> None:
         seen[file] = run
 
 
-def inputs_of(runs: Sequence[Path], split: str, **options: Any) -> Inputs:
+def inputs_of(
+    runs: Sequence[Path], split: str, manifests: Sequence[Path] = (), **options: Any
+) -> Inputs:
     """Return what a report of these runs depends on; a file that is not there is null."""
     files = [predictions(run, split) for run in runs]
     beside = [file.parent / name for file in files for name in ("run.json", "config.yaml")]
@@ -60,8 +62,9 @@ def inputs_of(runs: Sequence[Path], split: str, **options: Any) -> Inputs:
         "code": _code(),
         "runs": [str(run) for run in runs],
         "split": split,
+        "manifests": [str(path) for path in manifests],
         **options,
-        "files": {str(path): _stamp(path) for path in (*files, *beside)},
+        "files": {str(path): _stamp(path) for path in (*files, *beside, *manifests)},
     }
 
 
