@@ -147,8 +147,10 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium, built):
-    """Return a function that opens the page; at the end, nothing may have been loaded or wrong."""
+    """Return a function that opens the page; nothing may go wrong, or be asked for elsewhere."""
     troubles: list[str] = []
+    requests: list[str] = []
+    folders: set[str] = set()
     contexts = []
 
     def opened(hash_: str = "", path: Path = built.path, **options):
@@ -158,17 +160,18 @@ def visit(chromium, built):
         page = context.new_page()
         page.on("console", lambda said: troubles.append(said.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda request: troubles.append(request.url))
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(path.as_uri() + hash_)
         if options.get("java_script_enabled", True):
             page.wait_for_selector("html[data-drawn=true]")
-        assert troubles.pop(0) == path.as_uri() + hash_.split("#")[0]
+        folders.add(path.parent.as_uri())
         return page
 
     yield opened
     for context in contexts:
         context.close()
     assert troubles == []
+    assert [url for url in requests if not url.startswith((*folders, "data:"))] == []
 
 
 def column(page, table: str, head: str) -> list[str]:
@@ -303,7 +306,7 @@ def test_an_address_keeps_the_filter_and_the_place(visit):
     assert set(column(again, "All scores, with accuracy", "system")) == {"eyes"}
     bar = again.locator(".bar").bounding_box()
     head = again.locator("#topics h2").bounding_box()
-    assert bar["y"] + bar["height"] - 1 <= head["y"] < 200
+    assert bar["y"] + bar["height"] - 4 <= head["y"] < 200  # its line lies behind the bar
     assert again.inner_text("[data-facet=language] summary") == "Language: 2 of 6"
     again.evaluate("location.hash = 'language=Hindi'")
     again.locator("[data-facet=system] span:empty").wait_for(state="attached")
@@ -394,11 +397,19 @@ def test_it_can_be_seen(visit, options, page_colour):
 @pytest.mark.browser
 def test_it_prints_whole(visit):
     page = visit()
-    assert page.get_by_text("All differences").count() == 1
+    page.evaluate(
+        """addEventListener("beforeprint", () => {
+            window.folded = [...document.querySelectorAll("main details:not([open]) tbody")]
+                .map(body => body.rows.length);
+        })"""
+    )
     printed = page.pdf(format="A4")
     assert printed.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) > 3
-    assert page.locator("main details:not([open])").count() == 0
+    folded = page.evaluate("folded")
+    assert min(folded, default=101) > 100  # long tables print only where the reader opened them
+    closed = page.locator("main details:not([open])").count()
+    assert closed == page.locator("main details").count() > len(folded)  # as before
     page.emulate_media(media="print")
     assert page.locator("figure:visible").count() == page.locator("figure").count()
     assert not page.get_by_role("navigation").is_visible()

@@ -155,8 +155,14 @@ bar.onkeydown = event => {
   if (open) { open.open = false; open.querySelector("summary").focus(); }
 };
 
-// Print shows what is folded away on the screen
-addEventListener("beforeprint", () => all("main details").forEach(one => one.open = true));
+// Print shows what is folded away on the screen, but tables of many pages only where they are open
+const MANY = 100;
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = all("main details:not([open])").filter(one => all("tbody tr:not([hidden])", one).length <= MANY);
+  opened.forEach(one => { one.open = true; });
+});
+addEventListener("afterprint", () => opened.forEach(one => { one.open = false; }));
 
 bar.hidden = !boxes.length;
 restore();
