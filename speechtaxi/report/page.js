@@ -82,11 +82,11 @@ function filter() {
       || names.some(name => kindOf[name] === kind && systems.has(name))));
 
   const count = { rows: 0, ofRows: 0, figures: 0, ofFigures: 0 };
-  for (const figure of all(".charts figure")) {
-    const { languages: of = "[]", systems: by = "[]" } = figure.dataset;
-    figure.hidden = !(speaks(JSON.parse(of)) && runs(JSON.parse(by)));
-    count.ofFigures++;
-    count.figures += !figure.hidden;
+  for (const part of all(".charts figure, .examples [data-languages]")) {
+    const { languages: of = "[]", systems: by = "[]" } = part.dataset;
+    part.hidden = !(speaks(JSON.parse(of)) && runs(JSON.parse(by)));
+    count.ofFigures += part.matches("figure");
+    count.figures += part.matches("figure:not([hidden])");
   }
   for (const table of all("table")) {
     const names = [...table.tHead.rows[0].cells].map(cell => cell.textContent);
