@@ -1,0 +1,492 @@
+"""Simulated results shaped like ours: do intervals cover, do tests keep their level, is power kept?
+
+    python benchmarks/simulations.py
+
+prints the tables of docs/statistics.md (about six CPU minutes on one thread; `--sets 100` for a
+glance, names of studies for some of them). Every data set draws verses anew, in the proportions of
+Taxi1500's topics; what a system answers depends on how hard the verse is (the same in all
+languages and for all systems), the clip, the system, and the training seed. The true values are
+those of the laws that answers are drawn from, exact but for the mean over 20,000 training seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, ndtr, ndtri, stdtrit
+from threadpoolctl import threadpool_limits
+
+from speechtaxi.scores import accuracy, macro_f1, tally
+from speechtaxi.statistics import (
+    Interval,
+    Sample,
+    bca,
+    benjamini_hochberg,
+    cases_needed,
+    differences_by_chance,
+    discordance,
+    draw,
+    exchange,
+    holm,
+    pool,
+    share_as_extreme,
+)
+
+TOPICS = 6
+SHARES = np.array([224, 208, 147, 122, 112, 47]) / 860
+"""Of Taxi1500's topics in English training verses (Ma et al., arXiv 2305.08487)."""
+LEVEL = 0.05
+
+Array = NDArray[np.float64]
+Part = Callable[[Array], Array]
+"""What an interval is of: (..., languages, systems, seeds) -> (..., seeds)."""
+Rows = Iterator[tuple[dict[str, object], dict[str, list[float]]]]
+"""What a row is of, and what happened in each data set: 1 for covered or claimed, else 0."""
+
+
+def one(scores: Array) -> Array:
+    """Return the first system's score in the first language."""
+    return scores[..., 0, 0, :]
+
+
+def difference(scores: Array) -> Array:
+    """Return how much better the first of two systems is in the first language."""
+    return scores[..., 0, 0, :] - scores[..., 0, 1, :]
+
+
+def mean(scores: Array) -> Array:
+    """Return the first system's mean over languages."""
+    return scores[..., 0, :].mean(-2)
+
+
+def mean_difference(scores: Array) -> Array:
+    """Return how much better the first of two systems is, the mean over languages."""
+    return (scores[..., 0, :] - scores[..., 1, :]).mean(-2)
+
+
+@dataclass(frozen=True)
+class World:
+    """The law that answers are drawn from."""
+
+    right: Array
+    """(languages, systems, topics) log odds of a right answer."""
+    seeds: int = 1
+    spread: float = 0.0
+    """Of the log odds over training seeds: half the variance is common to all languages."""
+    verses: int = 111
+    missing: int = 0
+    """How many verses each language lacks, by chance."""
+    shares: tuple[float, ...] = (0.25, 0.15, 0.1, 0.2, 0.3)
+    """Of the variance of an answer: verse, clip, verse and system, clip and system, seed."""
+
+    def odds(self, rng: np.random.Generator, sets: int, seeds: int) -> Array:
+        """Return chances of a right answer (sets, languages, systems, seeds, topics)."""
+        languages, systems, _ = self.right.shape
+        common = rng.normal(size=(sets, 1, systems, seeds, 1))
+        own = rng.normal(size=(sets, languages, systems, seeds, 1))
+        return expit(self.right[:, :, None] + self.spread * (common + own) / 2**0.5)
+
+    def draw(self, rng: np.random.Generator, sets: int) -> Array:
+        """Return tallies (verses, sets, languages, systems, seeds, 3, topics)."""
+        languages, systems, _ = self.right.shape
+        shape = (self.verses, sets, languages, systems, self.seeds)
+        odds = self.odds(rng, sets, self.seeds)
+        latent = np.zeros(shape)
+        for share, axes in zip(self.shares, ((2, 3, 4), (3, 4), (2, 4), (4,), ()), strict=True):
+            size = [1 if axis in axes else length for axis, length in enumerate(shape)]
+            latent += share**0.5 * rng.normal(size=size)
+        chance = ndtr(latent)
+        gold = rng.choice(TOPICS, size=shape[:2], p=SHARES)
+        own = np.take_along_axis(
+            np.moveaxis(odds, -1, 0), gold.reshape(*shape[:2], 1, 1, 1), axis=0
+        )
+        wrong = np.minimum((chance - own) / (1 - own), 1 - 1e-9)  # a uniform number where >= 0
+        others = np.cumsum(_others(), axis=1)[gold][:, :, None, None, None]
+        answer = (wrong[..., None] >= others).sum(-1)
+        gold = np.broadcast_to(gold.reshape(*shape[:2], 1, 1, 1), shape)
+        answer = np.where(wrong < 0, gold, answer)
+        counts = tally(gold.ravel(), answer.ravel(), TOPICS).reshape(*shape, 3, TOPICS)
+        if self.missing:
+            order = rng.random(shape[:3]).argsort(0).argsort(0)
+            counts *= (order >= self.missing)[..., None, None, None, None]
+        return counts
+
+    def truth(self, part: Part, score: Part = macro_f1) -> float:
+        """Return the score in the population of all verses and all training seeds."""
+        return float(self.population(part, score).mean())
+
+    def population(self, part: Part, score: Part = macro_f1) -> Array:
+        """Return the score of each of many training seeds over all verses."""
+        odds = self.odds(np.random.default_rng(0), 1, 20_000 if self.spread else 1)[0]
+        hits = SHARES * odds
+        said = hits + (SHARES * (1 - odds)) @ _others()
+        whole = np.stack([hits, np.broadcast_to(SHARES, hits.shape), said], axis=-2)
+        return part(score(whole))
+
+
+def _others() -> Array:
+    """Return what a wrong answer is, (gold, answer): others by their share."""
+    others = np.tile(SHARES, (TOPICS, 1)) * (1 - np.eye(TOPICS))
+    return others / others.sum(1, keepdims=True)
+
+
+def world(languages: int = 1, systems: Sequence[float] = (0.5,), **more: object) -> World:
+    """Return a world of languages from hard to easy; systems by their mean log odds."""
+    language = np.linspace(-0.6, 0.6, languages) if languages > 1 else np.zeros(1)
+    topic = np.linspace(0.4, -0.4, TOPICS)
+    right = language[:, None, None] + np.array(systems)[:, None] + topic
+    return replace(World(right), **more)
+
+
+def samples(
+    counts: Array, parts: Sequence[Part], weights: Array, score: Part
+) -> list[list[Sample]]:
+    """Return the sample of each part in each data set."""
+    total = counts.sum(0)
+    found = score(total), pool(weights, counts, score), score(total - counts)
+    made: list[list[Sample]] = []
+    for part in parts:
+        seeds, replicates, without = (part(scores) for scores in found)
+        made.append(
+            [
+                Sample(seeds[n], replicates[:, n].mean(-1), without[:, n].T)
+                for n in range(counts.shape[1])
+            ]
+        )
+    return made
+
+
+def chunks(law: World, sets: int, seed: int, resamples: int) -> Iterator[tuple[Array, Array]]:
+    """Yield tallies of some data sets and weights to resample them, until there are enough."""
+    rng = np.random.default_rng([seed, 1])
+    size = max(1, min(sets, 400_000 // (law.verses * law.right.shape[0] * law.seeds)))
+    for start in range(0, sets, size):
+        yield law.draw(rng, min(size, sets - start)), draw(law.verses, resamples, seed + start)
+
+
+def covers(interval: Interval, truth: float) -> bool:
+    """Tell whether an interval holds the truth."""
+    return interval.low <= truth <= interval.high
+
+
+def percentile(sample: Sample) -> Interval:
+    """Return the plain percentile interval."""
+    low, high = np.quantile(sample.replicates, [LEVEL / 2, 1 - LEVEL / 2])
+    return Interval(sample.estimate, float(low), float(high))
+
+
+def clips_only(sample: Sample) -> Interval:
+    """Return the BCa interval as if the seeds at hand were all."""
+    return bca(sample.estimate, sample.replicates, sample.jackknife.mean(0))
+
+
+def joined(sample: Sample) -> Interval:
+    """Return BCa over clips joined with Student's t over seeds, each at its full length."""
+    inner, number = clips_only(sample), len(sample.seeds)
+    reach = stdtrit(number - 1, 1 - LEVEL / 2) * sample.spread / number**0.5
+    return Interval(
+        inner.estimate,
+        inner.estimate - float(np.hypot(inner.estimate - inner.low, reach)),
+        inner.estimate + float(np.hypot(inner.high - inner.estimate, reach)),
+    )
+
+
+def satterthwaite(sample: Sample) -> Interval:
+    """Return a Student's t interval by Satterthwaite's degrees of freedom."""
+    number, clips = len(sample.seeds), sample.error**2
+    seeds = max(0.0, sample.spread**2 - sample.noise**2) / number
+    free = (clips + seeds) ** 2 / (seeds**2 / (number - 1)) if seeds else np.inf
+    reach = stdtrit(free, 1 - LEVEL / 2) if free < np.inf else ndtri(1 - LEVEL / 2)
+    reach *= (clips + seeds) ** 0.5
+    return Interval(sample.estimate, sample.estimate - reach, sample.estimate + reach)
+
+
+def by_clip(counts: Array, weights: Array, rng: np.random.Generator) -> list[Interval]:
+    """Return intervals of the mean over languages as if each clip were a case of its own."""
+    total = counts.sum(0)
+    replicates = pool(weights, counts, macro_f1)[..., 0, 0]  # (resamples, sets, languages)
+    without = macro_f1(total - counts)[..., 0, 0]
+    scores = macro_f1(total)[..., 0, 0]
+    apart = rng.permuted(replicates, axis=0).mean(-1)  # languages drawn independently
+    pull = (without - scores) / scores.shape[-1]
+    return [
+        bca(float(scores[n].mean()), apart[:, n], scores[n].mean() + pull[:, n].ravel())
+        for n in range(len(scores))
+    ]
+
+
+def within_topics(counts: Array, resamples: int, rng: np.random.Generator) -> Interval:
+    """Return the percentile interval of one data set (verses, 3, topics), drawn within topics."""
+    weights = np.zeros((resamples, len(counts)), np.float32)
+    for topic in range(TOPICS):
+        verses = np.flatnonzero(counts[:, 1, topic])
+        if len(verses):
+            share = np.full(len(verses), 1 / len(verses))
+            weights[:, verses] = rng.multinomial(len(verses), share, resamples)
+    score = pool(weights, counts, macro_f1)
+    return percentile(Sample(np.atleast_1d(macro_f1(counts.sum(0))), score, np.zeros((1, 0))))
+
+
+def coverage_of_one(sets: int, resamples: int = 2000) -> Rows:
+    """One language, 111 clips: which interval covers?"""
+    for right in (-0.7, 0.5, 1.5, 2.5):
+        law = world(systems=(right,))
+        truth, exact = law.truth(one), law.truth(one, accuracy)
+        rng = np.random.default_rng(5)
+        hits: dict[str, list[float]] = {}
+        for counts, weights in chunks(law, sets, 1, resamples):
+            (found,) = samples(counts, [one], weights, macro_f1)
+            (shares,) = samples(counts, [one], weights, accuracy)
+            for n, (sample, share) in enumerate(zip(found, shares, strict=True)):
+                stratified = within_topics(counts[:, n, 0, 0, 0], resamples // 2, rng)
+                for name, interval, true in (
+                    ("ours", sample.interval(), truth),
+                    ("BCa", clips_only(sample), truth),
+                    ("percentile", percentile(sample), truth),
+                    ("within topics", stratified, truth),
+                    ("ours, of accuracy", share.interval(), exact),
+                ):
+                    hits.setdefault(name, []).append(covers(interval, true))
+        yield {"true macro-F1": f"{truth:.2f}"}, hits
+
+
+def coverage_of_means(sets: int, resamples: int = 1000) -> Rows:
+    """28 languages, 100 of 111 verses each: means and paired differences."""
+    law = world(28, (0.5, 0.3), missing=11)
+    parts = [one, mean, difference, mean_difference]
+    for score in (macro_f1, accuracy):
+        hits: dict[str, list[float]] = {}
+        truths = [law.truth(part, score) for part in parts]
+        rng = np.random.default_rng(2)
+        for counts, weights in chunks(law, sets, 2, resamples):
+            for part, true, found in zip(
+                parts, truths, samples(counts, parts, weights, score), strict=True
+            ):
+                name = part.__name__.replace("_", " ")
+                hits.setdefault(name, []).extend(covers(s.interval(), true) for s in found)
+                if score is macro_f1:
+                    hits.setdefault(f"{name}, BCa", []).extend(
+                        covers(clips_only(s), true) for s in found
+                    )
+            if score is macro_f1:
+                naive = by_clip(counts, weights, rng)
+                hits.setdefault("mean, clip by clip", []).extend(
+                    covers(interval, truths[1]) for interval in naive
+                )
+        yield {"score": score.__name__.replace("_", "-")}, hits
+
+
+def coverage_of_seeds(
+    sets: int, resamples: int = 1000, seeds: Sequence[int] = (2, 3, 5), languages: int = 6
+) -> Rows:
+    """Several training seeds: does the interval cover the mean over all seeds and verses?"""
+    for number in seeds:
+        for spread in (0.0, 0.1, 0.3):
+            law = world(languages, (0.5, 0.3), seeds=number, spread=spread, missing=11)
+            for name, part, found in _seeds(law, sets, resamples):
+                true = law.truth(part)
+                ways = {
+                    "ours": Sample.interval,
+                    "clips only": clips_only,
+                    "joined": joined,
+                    "Satterthwaite": satterthwaite,
+                }
+                hits = {way: [covers(f(s), true) for s in found] for way, f in ways.items()}
+                ends = [sample.interval() for sample in found]
+                width = np.median([end.high - end.low for end in ends])
+                row = {
+                    "seeds": number,
+                    "of": name,
+                    "sd over seeds": f"{law.population(part).std():.3f}",
+                    "sd over clips": f"{np.mean([s.error for s in found]):.3f}",
+                    "median width": f"{width:.3f}",
+                }
+                yield row, hits
+
+
+def _seeds(law: World, sets: int, resamples: int) -> list[tuple[str, Part, list[Sample]]]:
+    parts = [one, difference, mean, mean_difference]
+    found: list[list[Sample]] = [[] for _ in parts]
+    for counts, weights in chunks(law, sets, 3, resamples):
+        for gathered, more in zip(found, samples(counts, parts, weights, macro_f1), strict=True):
+            gathered += more
+    names = [part.__name__.replace("_", " ") for part in parts]
+    return list(zip(names, parts, found, strict=True))
+
+
+def level_of_tests(sets: int, resamples: int = 1000) -> Rows:
+    """Two systems that are alike: how often does each test say that they are not?"""
+    for name, law, pooled in (
+        ("one language, 111 clips", world(systems=(0.5, 0.5)), False),
+        ("50 sentences said by 3 speakers", world(3, (0.5, 0.5), verses=50), True),
+        ("28 languages, the same verses", world(28, (0.5, 0.5), missing=11), False),
+        ("alike in macro-F1 only, one language", unlike(), False),
+    ):
+        hits: dict[str, list[float]] = {}
+        rng = np.random.default_rng(6)
+        for counts, weights in chunks(law, sets, 4, resamples):
+            right = counts[..., 0, 0, :].sum(-1).astype(bool)  # (verses, sets, languages, systems)
+            said = counts[..., 0, 1, :].sum(-1).astype(bool)
+            grouped = counts.sum(2, keepdims=True) if pooled else counts
+            p = chance(grouped, resamples)
+            q = chance_by_clip(counts, resamples, pooled, rng)
+            (found,) = samples(grouped, [mean_difference], weights, macro_f1)
+            for n, sample in enumerate(found):
+                verses, languages = np.nonzero(said[:, n, :, 0])
+                pair = [right[verses, n, languages, system] for system in (0, 1)]
+                ends = sample.interval()
+                for test, rejects in (
+                    ("randomisation", p[n] < LEVEL),
+                    ("and interval off 0", p[n] < LEVEL and ends.off_zero),
+                    ("randomisation clip by clip", q[n] < LEVEL),
+                    ("McNemar by group", discordance(*pair, verses).p < LEVEL),
+                    ("McNemar clip by clip", discordance(*pair).p < LEVEL),
+                ):
+                    hits.setdefault(test, []).append(bool(rejects))
+        yield {"the two are alike in": name}, hits
+
+
+def unlike() -> World:
+    """Return a world whose two systems have one true macro-F1, made of different errors."""
+    steep, flat = np.linspace(2.0, -1.5, TOPICS), np.zeros(TOPICS)
+    goal = World(steep.reshape(1, 1, -1)).truth(one)
+    low, high = -4.0, 4.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        under = World((flat + middle).reshape(1, 1, -1)).truth(one) < goal
+        low, high = (middle, high) if under else (low, middle)
+    return World(np.stack([steep, flat + low])[None])
+
+
+def nulls(counts: Array, resamples: int, seed: int = 0) -> tuple[Array, Array]:
+    """Return observed differences (sets, languages) and those by chance (resamples, ...)."""
+    first, second = (counts[..., system, 0, :, :] for system in (0, 1))
+    swaps = exchange(len(counts), resamples, seed)
+    return (
+        macro_f1(first.sum(0)) - macro_f1(second.sum(0)),
+        differences_by_chance(first, second, macro_f1, swaps),
+    )
+
+
+def chance(counts: Array, resamples: int) -> list[float]:
+    """Return p of each data set's mean difference."""
+    observed, null = nulls(counts, resamples)
+    return _shares(observed, null)
+
+
+def _shares(observed: Array, null: Array) -> list[float]:
+    means, by_chance = observed.mean(-1), null.mean(-1)
+    return [share_as_extreme(float(d), by_chance[:, n]) for n, d in enumerate(means)]
+
+
+def chance_by_clip(
+    counts: Array, resamples: int, pooled: bool, rng: np.random.Generator
+) -> list[float]:
+    """Return p of each data set when every clip is exchanged by itself."""
+    if pooled:  # each speaker's clip of a sentence becomes a case
+        flat = np.moveaxis(counts, 2, 0).reshape(-1, counts.shape[1], 1, *counts.shape[3:])
+        return chance(flat, resamples)
+    observed, null = nulls(counts, resamples)
+    return _shares(observed, rng.permuted(null, axis=0))
+
+
+def families(sets: int, resamples: int = 1000) -> Rows:
+    """28 languages at once: how often is anything claimed wrongly?"""
+    for better in (0, 5):
+        law = world(28, (0.5, 0.5), missing=11)
+        law.right[-better or 28 :, 0] += 1.6
+        rows: dict[str, list[float]] = {}
+        for counts, weights in chunks(law, sets, 7, resamples):
+            observed, null = nulls(counts, resamples)
+            parts = [lambda s, n=n: s[..., n, 0, :] - s[..., n, 1, :] for n in range(28)]
+            found = samples(counts, parts, weights, macro_f1)
+            for n in range(len(observed)):
+                p = [share_as_extreme(float(observed[n, m]), null[:, n, m]) for m in range(28)]
+                off = np.array([found[m][n].interval().off_zero for m in range(28)])
+                claims = {
+                    "raw p": np.array(p) < LEVEL,
+                    "Holm": np.array(holm(p)) < LEVEL,
+                    "Holm and interval": (np.array(holm(p)) < LEVEL) & off,
+                    "Benjamini-Hochberg": np.array(benjamini_hochberg(p)) < LEVEL,
+                }
+                for name, claimed in claims.items():
+                    false = claimed[: 28 - better].sum()
+                    rows.setdefault(f"{name}: any", []).append(false > 0)
+                    rows.setdefault(f"{name}: share", []).append(false / max(1, claimed.sum()))
+                    rows.setdefault(f"{name}: found", []).append(claimed[28 - better :].sum())
+        for name in ("raw p", "Holm", "Holm and interval", "Benjamini-Hochberg"):
+            yield (
+                {
+                    "truly different": better,
+                    "claims by": name,
+                    "found": f"{np.mean(rows[f'{name}: found']):.2f}" if better else "-",
+                },
+                {
+                    "any false claim": rows[f"{name}: any"],
+                    "false among claims": rows[f"{name}: share"],
+                },
+            )
+
+
+def promised_power(sets: int, resamples: int = 1000) -> Rows:
+    """A sample of the size that `cases_needed` asks for: how often is the difference found?"""
+    for other, aim in ((0.1, 0.8), (-0.2, 0.8), (-0.2, 0.9)):
+        law = world(systems=(0.5, other), verses=100)
+        true = law.truth(difference)
+        pilot: list[Sample] = []
+        for counts, weights in chunks(law, sets, 8, resamples):
+            pilot += samples(counts, [difference], weights, macro_f1)[0]
+        error = float(np.mean([sample.error**2 for sample in pilot])) ** 0.5
+        needed = cases_needed(true, error, 100, chance=aim)
+        assert needed is not None
+        asked = [cases_needed(s.estimate, s.error, 100, chance=aim) or np.inf for s in pilot]
+        p: list[float] = []
+        for counts, _ in chunks(replace(law, verses=needed), sets, 9, 2):
+            p += chance(counts, resamples)
+        quarter, half = np.quantile(asked, [0.25, 0.75])
+        row = {
+            "true difference": f"{true:.3f}",
+            "power promised": f"{100 * aim:.0f}",
+            "clips needed": needed,
+            "asked for by half of all samples of 100": f"{quarter:.0f} to {half:.0f}",
+        }
+        yield row, {"power found": [value < LEVEL for value in p]}
+
+
+STUDIES: dict[str, tuple[Callable[[int], Rows], int]] = {
+    "one": (coverage_of_one, 2000),
+    "means": (coverage_of_means, 1000),
+    "seeds": (coverage_of_seeds, 1000),
+    "tests": (level_of_tests, 1000),
+    "families": (families, 400),
+    "power": (promised_power, 1500),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("studies", nargs="*", choices=[[], *STUDIES], metavar="STUDY")
+    parser.add_argument("--sets", type=int, help="data sets in each row")
+    options = parser.parse_args()
+    for name in options.studies or STUDIES:
+        study, sets = STUDIES[name]
+        start = time.process_time()
+        print(f"\n{study.__doc__} {options.sets or sets} data sets a row.\n")
+        for number, (row, hits) in enumerate(study(options.sets or sets)):
+            if not number:
+                print("|", " | ".join((*row, *hits)), "|")
+                print("|" + "---|" * len((*row, *hits)))
+            shares = (f"{100 * np.mean(found):.1f}" for found in hits.values())
+            print("|", " | ".join((*map(str, row.values()), *shares)), "|", flush=True)
+        print(f"{name}: {time.process_time() - start:.0f} CPU seconds", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    with threadpool_limits(1):
+        main()
