@@ -106,6 +106,12 @@ def score_chart(
         y=alt.Y("system:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, ticks=False)),
         tooltip=tooltip,
     )
+    names = {s.system for s in scores}
+    used = list(dict.fromkeys(s.setup for s in scores))
+    lines, line = len(names), LINE
+    if len(scores) > len(names):  # a line for each setup of a system
+        plain = plain.encode(yOffset=alt.YOffset("setup:N", sort=used))
+        lines, line = len(names) * len(used), LINE * 3 // 4
     base = plain.encode(color=alt.Color("kind:N", scale=_scale(KINDS), legend=legend))
     x = alt.X("macro-F1:Q", scale=alt.Scale(domain=[0, 1]), axis=_axis())
     return alt.layer(
@@ -114,7 +120,7 @@ def score_chart(
         base.mark_point(filled=True, size=80, opacity=1).encode(
             x=x,
             shape=alt.Shape(
-                "setup:N", scale=_scale({s.setup: shape(s.setup) for s in scores}), legend=None
+                "setup:N", scale=_scale({setup: shape(setup) for setup in used}), legend=None
             ),
         ),
         plain.mark_text(align="left", dx=6, fontSize=12).encode(
@@ -122,9 +128,11 @@ def score_chart(
         ),
     ).properties(
         width=width,
-        height=LINE * len({row["system"] for row in rows}),
+        height=line * lines,
         description="Macro-F1 with 95 % intervals. "
-        + "; ".join(f"{r['system']} {r['label']}" for r in rows),
+        + "; ".join(
+            f"{r['system']}{', ' + r['setup'] if len(used) > 1 else ''} {r['label']}" for r in rows
+        ),
     )
 
 
@@ -199,8 +207,8 @@ def confusion_chart(topics: Topics, labels: Sequence[str]) -> Drawing:
     )
     few = len(labels) <= 10
     counts = base.mark_text(fontSize=11).encode(text="clips:Q").transform_filter("datum.clips > 0")
-    pale = counts.transform_filter("datum.share <= 0.55")
-    strong = counts.transform_filter("datum.share > 0.55").encode(color=alt.value("white"))
+    pale = counts.transform_filter("datum.share <= 0.8")
+    strong = counts.transform_filter("datum.share > 0.8").encode(color=alt.value("white"))
     step = alt.Step(28 if few else 9)
     return alt.layer(cells, *([pale, strong] if few else [])).properties(
         width=step,

@@ -34,5 +34,4 @@ def controls(
     ):
         words += told
         tables += shown
-    title = "Controls that keep the comparison honest"
-    return Section("controls", title, words, tables=tables)
+    return Section("controls", "Controls", words, tables=tables)
