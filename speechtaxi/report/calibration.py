@@ -13,6 +13,7 @@ from speechtaxi.report import charts
 from speechtaxi.report.board import Arm, Array, Board, Counts
 from speechtaxi.report.comparison import SIGNIFICANT, Comparison, headline
 from speechtaxi.report.section import Figure, Row, Section, Table
+from speechtaxi.report.setups import signed
 from speechtaxi.scores import LEAST, brier, calibration_error, log_loss, reliability
 from speechtaxi.statistics import Interval, Sample, holm, share_as_extreme
 
@@ -280,6 +281,4 @@ def _words(measured: Sequence[Calibration]) -> list[str]:
 
 
 def _told(of: Calibration) -> str:
-    gap = of.gap.interval()
-    told = f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]".replace("-", "−")
-    return f"{of.system} ({of.setup}) by {told}"
+    return f"{of.system} ({of.setup}) by {signed(of.gap.interval())}"
