@@ -46,9 +46,11 @@ def test_intervals_of_one_language_cover(simulations):
     for hits in rows:
         assert covers(hits["ours"])
         assert covers(hits["ours, of accuracy"])
-    plain = np.mean([np.mean(hits["percentile"]) for hits in rows])
-    assert plain < np.mean([np.mean(hits["ours"]) for hits in rows]) - 0.01
-    assert not covers(rows[0]["within topics"])
+    ours, plain, within = (
+        np.mean([hits[way] for hits in rows]) for way in ("ours", "percentile", "within topics")
+    )
+    assert ours > plain + 0.01
+    assert plain > within  # the same data, so that luck is shared
 
 
 def test_intervals_of_means_and_differences_cover_and_naive_ones_do_not(simulations):
@@ -70,7 +72,7 @@ def test_intervals_cover_the_training_seeds_too(simulations):
     assert wild
     for hits in wild:
         assert not covers(hits["clips only"])
-        assert np.mean(hits["ours"]) > 0.88
+        assert covers(hits["ours"], 0.90)  # the page's lowest is 91.1 % of 1,000
 
 
 def test_tests_keep_their_level_and_naive_ones_do_not(simulations):
