@@ -131,7 +131,8 @@ def score_chart(
         height=line * lines,
         description="Macro-F1 with 95 % intervals. "
         + "; ".join(
-            f"{r['system']}{', ' + r['setup'] if len(used) > 1 else ''} {r['label']}" for r in rows
+            " ".join([str(r["system"]), *[str(r["setup"])] * (len(used) > 1), str(r["label"])])
+            for r in rows
         ),
     )
 
