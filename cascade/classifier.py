@@ -137,6 +137,9 @@ class TextClassifier(Classifier):
     def reading_seconds(self, utterances: Sequence[Utterance]) -> float:
         return sum(reading.seconds for reading in self._read(utterances))
 
+    def reading_parameters(self) -> int:
+        return 0 if self.gold else self.transcriber.recognizer.parameters
+
     def _read(self, utterances: Sequence[Utterance]) -> list[Reading]:
         new = [u for u in dict.fromkeys(utterances) if u not in self._readings]
         if len(self._readings) + len(new) > 200_000:

@@ -64,6 +64,10 @@ class CTCRecognizer:
         letters = {token for token in self._tokenizer.get_vocab() if len(token) == 1}
         return "uroman" if letters <= UROMAN else "native"
 
+    @property
+    def parameters(self) -> int:
+        return sum(weights.numel() for weights in self._model.parameters())
+
     def supports(self, language: str) -> bool:
         if not self._adapts:
             return True  # it knows what it was trained on, and does not tell

@@ -49,6 +49,11 @@ class SpeechRecognizer(Protocol):
         """Whether it writes native script, or the Latin letters of uroman for every language."""
         ...
 
+    @property
+    def parameters(self) -> int:
+        """The number of its weights."""
+        ...
+
     def supports(self, language: str) -> bool:
         """Tell whether it can be asked for a language (ISO 639-3 or "und")."""
         ...
@@ -82,6 +87,10 @@ class TrainedRecognizer:
     @property
     def spells(self) -> Literal["native", "uroman"]:
         return self._model.spells
+
+    @property
+    def parameters(self) -> int:
+        return sum(weights.numel() for weights in self._model.parameters())
 
     def supports(self, language: str) -> bool:
         return True

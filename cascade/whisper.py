@@ -80,6 +80,10 @@ class OpenAIWhisper:
         model = self._model
         return set(list(LANGUAGES)[: model.num_languages]) if model.is_multilingual else {"en"}
 
+    @property
+    def parameters(self) -> int:
+        return sum(weights.numel() for weights in self._model.parameters())
+
     def supports(self, language: str) -> bool:
         return language == UNKNOWN or whisper_code(language) in self._languages
 
@@ -172,6 +176,10 @@ class TransformersWhisper:
             settings.task_to_id = {task: token(f"<|{task}|>") for task in TASK_IDS}
             settings.no_timestamps_token_id = token("<|notimestamps|>")
         return model.eval().to(self.device)
+
+    @property
+    def parameters(self) -> int:
+        return sum(weights.numel() for weights in self._model.parameters())
 
     def supports(self, language: str) -> bool:
         known = self._languages if self._multilingual else {"en"}

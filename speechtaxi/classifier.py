@@ -88,6 +88,10 @@ class Classifier(LightningModule):
         """Return how long it took to transcribe clips, whenever that was; 0 where nothing is."""
         return 0.0
 
+    def reading_parameters(self) -> int:
+        """Return the number of weights of what transcribes; 0 where nothing is."""
+        return 0
+
     def forward(self, batch: Batch) -> Tensor:
         """Return logits, (B, C), in the order of `labels`."""
         return self.head(self.dropout(self.embed(batch)))

@@ -20,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from speechtaxi import records
+from speechtaxi.errors import InputError
 from speechtaxi.types import Prediction, RunRecord
 
 RECORDED = ("speechtaxi", "torch", "torchaudio", "lightning", "transformers", "uroman", "numpy")
@@ -72,7 +73,7 @@ class RunWriter(Callback):
             recognizer=_fingerprint(pl_module),
             labels=tuple(getattr(pl_module, "labels", ())),
             seed=_seed(),
-            parameters=sum(p.numel() for p in pl_module.parameters()),
+            parameters=_parameters(pl_module),
             seconds={"fit": self._seconds()},
             versions={name: version(name) for name in RECORDED}
             | {"python": sys.version.split()[0]},
@@ -207,6 +208,15 @@ class EpochLines(Callback):
 def _fingerprint(model: LightningModule) -> str | None:
     holder = getattr(model, "_transcriber", None)
     return holder.recognizer.fingerprint if holder is not None else None
+
+
+def _parameters(model: LightningModule) -> int | None:
+    """Return the weights that the route needs; None where its recogniser is not there any more."""
+    trained = sum(weights.numel() for weights in model.parameters())
+    try:
+        return trained + (model.reading_parameters() if hasattr(model, "view") else 0)
+    except InputError:  # all transcripts were at hand
+        return None
 
 
 def _too_long(model: LightningModule) -> tuple[str, ...]:

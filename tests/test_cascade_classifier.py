@@ -62,6 +62,9 @@ def test_predictions_tell_what_was_read_and_what_was_said(cascade_run, speller):
     record = read_run(cascade_run)
     assert record.view == "romanized"
     assert record.recognizer.startswith("speechtaxi:")
+    assert record.seconds["transcribe"] > 0
+    alone = sum(p.numel() for p in speechtaxi.load(str(cascade_run)).parameters())
+    assert record.parameters == alone + read_run(speller).parameters  # it needs both
     rows = read_predictions(cascade_run / "predictions-test.jsonl")
     assert {row.reference for row in rows} == {"rise and climb", "sink and fall"}
     assert all(set(row.text) <= set("abcdefghijklmnopqrstuvwxyz' ") for row in rows)

@@ -193,6 +193,8 @@ def sections(found: Comparison, utterances: Sequence[Utterance] = ()) -> list[Se
     from speechtaxi.report import systems
     from speechtaxi.report.calibration import calibration
     from speechtaxi.report.controls import controls
+    from speechtaxi.report.cost import cost
+    from speechtaxi.report.curves import learning_curves
     from speechtaxi.report.losses import losses
     from speechtaxi.report.router import router
     from speechtaxi.report.transfer import transfer
@@ -206,6 +208,8 @@ def sections(found: Comparison, utterances: Sequence[Utterance] = ()) -> list[Se
         losses(found),
         systems.transcripts(found),
         calibration(found),
+        learning_curves(found),
+        cost(found),
         systems.topics(found),
         controls(found, utterances, found.given),
         systems.runs(found),

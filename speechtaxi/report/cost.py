@@ -195,8 +195,6 @@ def _cost(arm: Arm, score: Score, split: str) -> Cost:
     transcribing: float | None = None
     if parameters := [record.parameters for record in records if record.parameters]:
         costs["parameters"] = max(parameters)
-        if reads:
-            partial["parameters"] = "its recogniser"
     if all("fit" in record.seconds for record in records):
         costs["training hours"] = sum(w * _training_hours(run.record) for run, w in weighted)
     answers = [_answering(run, split) for run, _ in weighted]
@@ -255,11 +253,6 @@ def _beware(costs: Sequence[Cost]) -> list[str]:
         for measure in c.partial:
             if c.score.system not in lacking[measure]:
                 lacking[measure].append(c.score.system)
-    if names := lacking["parameters"]:
-        told.append(
-            f"Parameters of {', '.join(names)} are without those of the recogniser, so they are "
-            "not held against those of others."
-        )
     if names := lacking["real-time factor"]:
         told.append(
             f"The real-time factor of {', '.join(names)} is not the cost of a first run: how long "
