@@ -120,7 +120,7 @@ class RunWriter(Callback):
         described = data.describe()
         seconds = {**record.seconds, stage: self._seconds()}
         if reading := model.reading_seconds(clips.utterances):
-            seconds["transcribe"] = round(reading, 1)
+            seconds["transcribe"] = round(reading, 3)
         records.write_run(
             self.folder,
             replace(
