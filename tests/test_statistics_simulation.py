@@ -54,7 +54,7 @@ def test_intervals_of_one_language_cover(simulations):
 
 
 def test_intervals_of_means_and_differences_cover_and_naive_ones_do_not(simulations):
-    (_, f1), (_, shares) = simulations.coverage_of_means(300)
+    (_, f1), (_, shares), _ = simulations.coverage_of_means(300)
     for hits in (f1, shares):
         for part in ("one", "mean", "difference", "mean difference"):
             assert covers(hits[part]), part
