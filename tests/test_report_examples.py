@@ -185,6 +185,9 @@ def test_what_was_read_is_shown_in_all_scripts_with_the_gold_text(pair):
         ("Gold text, romanised", "mazhaikkaalam", "ta-Latn", []),
         ("Transcript, romanised", "mazhai", "ta-Latn", ["letters"]),
     ]
+    said = replace(said, text="mazhaikkaalam")  # where the script is Latin
+    titles = [text.title for text in examples(found, [said], Path(), 1).clips[0].texts]
+    assert titles == ["Gold text", "Transcript", "Transcript, romanised"]
     clip = examples(found, (), Path(), 1).clips[0]  # without a manifest
     assert clip.texts[0].words == "மழைக்காலம்"
 
@@ -318,8 +321,9 @@ def rendered(part: Examples) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = '{% from "examples.html" import examples, style %}{{ examples(part) }}<style>{{ style() }}</style>'
-    return environment.from_string(page).render(part=part)
+    macros = '{% from "examples.html" import examples, style %}'
+    page = "<style>{{ style() }}</style>{{ examples(part) }}"
+    return environment.from_string(macros + page).render(part=part)
 
 
 def test_cards_hold_player_texts_and_answers(pair, recording, tmp_path):
@@ -334,7 +338,7 @@ def test_cards_hold_player_texts_and_answers(pair, recording, tmp_path):
     (card,) = page.all("details")
     assert (card["data-languages"], card["data-systems"]) == ('["Tamil"]', '["ears", "eyes"]')
     words = " ".join(page.words.split())
-    assert "c08 culture · only cascade is right · all-languages · 0.45 bits" in words
+    assert "c08 gold: culture · only cascade is right · all-languages · 0.45 bits" in words
     assert "ears ✗wrong: sport sport 0.80 · " in words
     assert "eyes ✓right: culture culture 0.80 · " in words
 

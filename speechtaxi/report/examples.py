@@ -38,7 +38,8 @@ READ_ME: Sequence[str] = (
     "and tell nothing of how often a system is right.",
     "Disagreement is the Jensen-Shannon divergence of the systems' probabilities, each the mean "
     "over its seeds, in bits; E2E and cascade weigh the same, however many systems each has. "
-    "Clips that only one of the two has right have places of their own, as many for either.",
+    "Clips that only one of the two has right, by most of its answers, have places of their own, "
+    "as many for either.",
 )
 
 
@@ -269,7 +270,7 @@ def _texts(arms: Sequence[Arm], choice: Choice, gold: str | None) -> Iterator[Te
             read.setdefault(view, {}).setdefault(row.text, []).append(arm.system)
     for view, script in (("native", ""), ("romanized", ", romanised")):
         tag = _tag(choice.language, romanised=bool(script))
-        if view in golds:
+        if view in golds and (view == "native" or golds[view] != golds.get("native")):
             yield Text(f"Gold text{script}", golds[view], tag)
         for words, systems in read.get(view, {}).items():
             yield Text(f"Transcript{script}", words, tag, systems)
@@ -315,7 +316,7 @@ def _sound(utterance: Utterance | None, folder: Path) -> tuple[str | None, str]:
 def save(utterance: Utterance, folder: Path) -> str:
     """Write a clip into the folder "audio" of a report, unless it is there; return its name.
 
-    As Opus in Ogg (about 29 kbit/s of speech), or FLAC where libsndfile was built without Opus;
+    As Opus in Ogg (about 25 kbit/s of speech), or FLAC where libsndfile was built without Opus;
     16 kHz, mono. The name changes with the segment and with the file's size and time.
 
     Raises:
