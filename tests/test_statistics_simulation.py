@@ -5,8 +5,7 @@ Bounds are of the binomial law: at the limits of what is promised, one test in 1
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +20,9 @@ LUCK = 0.0005
 
 @pytest.fixture(scope="module")
 def simulations():
-    path = Path(__file__).parents[1] / "benchmarks" / "simulations.py"
-    spec = importlib.util.spec_from_file_location("simulations", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+        yield importlib.import_module("simulations")
 
 
 def covers(hits, low=0.93, high=0.97) -> bool:
