@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from test_report import rows
 
 from speechtaxi.languages import LANGUAGES
@@ -23,7 +24,7 @@ from speechtaxi.report.comparison import compare
 from speechtaxi.report.page import as_html
 from speechtaxi.report.runs import Run
 from speechtaxi.report.section import Section
-from speechtaxi.types import RunRecord
+from speechtaxi.types import RunRecord, Utterance
 
 LANGUAGES_HERE = ("eng", "fra", "hin", "mar", "tam", "ukr")
 SKILL = {"ears": 0.5, "ears_large": 0.7, "eyes": 0.8, "gold": 1.0}
@@ -59,9 +60,14 @@ class Built:
         return {figure.name: figure for section in self.sections for figure in section.figures}
 
 
-def build(runs: list[Run], path: Path) -> Built:
+def build(runs: list[Run], path: Path, recording: Path | None = None) -> Built:
+    """Write a page; with a recording, each clip is a second of it, to be listened to."""
     found = compare(runs, resamples=200)
-    parts = sections(found)
+    clips = [
+        Utterance(row.id, row.language, str(recording), "test", start=n % 5, duration=1.0)
+        for n, row in enumerate(row for run in runs[:1] for row in run.rows() if recording)
+    ]
+    parts = sections(found, clips, path.parent, 1 if recording else 0)
     path.write_text(html := as_html(found, parts), encoding="utf-8")
     return Built(html, parts, path)
 
@@ -70,7 +76,10 @@ def build(runs: list[Run], path: Path) -> Built:
 def built(tmp_path_factory) -> Built:
     """A result of rehearsal size: four systems, six languages, two of them unseen."""
     runs = [run(system, LANGUAGES_HERE[:4], LANGUAGES_HERE, n) for n, system in enumerate(SKILL)]
-    return build(runs, tmp_path_factory.mktemp("page") / "report.html")
+    folder = tmp_path_factory.mktemp("page")
+    tone = np.sin(2 * np.pi * 440 * np.arange(6 * 16_000) / 16_000).astype(np.float32)
+    soundfile.write(folder / "tone.wav", 0.3 * tone, 16_000)
+    return build(runs, folder / "report.html", folder / "tone.wav")
 
 
 class Loads(HTMLParser):
@@ -94,8 +103,9 @@ class Loads(HTMLParser):
 def test_the_page_loads_nothing(built):
     loads = Loads()
     loads.feed(built.html)
-    assert loads.found == []
+    assert all(re.fullmatch(r"audio src=audio/[\w-]+\.(ogg|flac)", x) for x in loads.found)
     assert loads.open == []
+    assert built.html.count("<audio") == built.html.count('preload="none"') > 0
     assert "default-src 'none'; script-src 'unsafe-inline'; style-src" in built.html  # nor eval
     style = re.search(r"<style>(.*?)</style>", built.html, re.DOTALL)[1]
     assert "url(" not in style
@@ -229,6 +239,20 @@ def test_tables_sort_both_ways_and_say_so(visit):
     page.get_by_role("table", name=table, exact=True).locator("button", has_text="language").click()
     assert column(page, table, "language") == ["English", "French", "Hindi", "Marathi"]
     assert page.locator("th[aria-sort]").count() == 1
+
+
+@pytest.mark.browser
+def test_examples_play_one_at_a_time(visit):
+    page = visit()
+    page.locator(".examples details").evaluate_all("all => all.forEach(d => d.open = true)")
+    players = page.locator(".examples audio")
+    assert players.count() > 1
+    for number in (0, 1):
+        player = players.nth(number)
+        player.evaluate("async audio => { audio.muted = true; await audio.play() }")
+        assert player.evaluate("audio => audio.duration") == pytest.approx(1.0, abs=0.1)
+        assert not player.evaluate("audio => audio.paused || audio.error")
+    page.wait_for_function("document.querySelectorAll('.examples audio')[0].paused")
 
 
 @pytest.mark.browser

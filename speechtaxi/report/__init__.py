@@ -24,6 +24,9 @@ FEWEST_RESAMPLES = 200
 
 FORMS = ("html", "md", "json", "csv", "parquet", "latex", "svg", "png")
 
+MOST_EXAMPLES = 150
+"""About how many clips to listen to a page has at most: saving one takes a third of a second."""
+
 EVERY = 3.0
 """Seconds from one look at the runs to the next, when watching."""
 
@@ -51,6 +54,13 @@ def main(argv: list[str]) -> int:
         "names)",
     )
     parser.add_argument(
+        "--examples",
+        type=int,
+        default=5,
+        metavar="N",
+        help="clips to listen to, for each language and setup (5; fewer where there are many)",
+    )
+    parser.add_argument(
         "--common", action="store_true", help="where runs differ in clips, compare on common ones"
     )
     parser.add_argument("--resamples", type=int, default=2000, help="of intervals and tests (2000)")
@@ -74,6 +84,8 @@ def main(argv: list[str]) -> int:
         )
     if options.seed < 0:
         raise InputError(f"--seed must not be negative, as {options.seed} is")
+    if options.examples < 0:
+        raise InputError(f"--examples must not be negative, as {options.examples} is")
     if options.output.exists() and not options.output.is_dir():
         raise InputError(f"{options.output}: is a file; give a folder for the report")
     forms = [form.strip() for form in options.forms.split(",")]
@@ -84,6 +96,7 @@ def main(argv: list[str]) -> int:
         options.output,
         split=options.split,
         manifests=options.manifest,
+        examples=options.examples,
         common=options.common,
         resamples=options.resamples,
         seed=options.seed,
@@ -98,6 +111,7 @@ def write(
     *,
     split: str = "test",
     manifests: Sequence[Path] = (),
+    examples: int = 5,
     common: bool = False,
     resamples: int = 2000,
     seed: int = 0,
@@ -109,6 +123,7 @@ def write(
 
     Args:
         manifests: where clips, speakers and gold texts are told; none takes what the runs name.
+        examples: clips to listen to, for each language and setup; fewer where there are many.
 
     Raises:
         InputError: a run cannot be read, is given twice, runs cannot be compared, or the folder
@@ -119,9 +134,8 @@ def write(
     refuse_repeated(runs, split)
     folder = Folder(output)
     chosen = [form for form in FORMS if form in forms]
-    inputs = inputs_of(
-        runs, split, manifests, common=common, resamples=resamples, seed=seed, forms=chosen
-    )
+    options = {"common": common, "examples": examples, "resamples": resamples, "seed": seed}
+    inputs = inputs_of(runs, split, manifests, **options, forms=chosen)
     shown = output / "report.html" if "html" in forms else output
     if folder.is_of(inputs):
         print(f"{shown}: nothing has changed since it was written")
@@ -138,7 +152,8 @@ def write(
         opened, split=split, common=common, resamples=resamples, seed=seed, track=_track
     )
     found = replace(found, warnings=[*found.warnings, *gaps])
-    folder.write(files(found, sections(found, utterances), forms), inputs)
+    parts = sections(found, utterances, output, examples if "html" in forms else 0)
+    folder.write([*files(found, parts, forms), *recordings(parts, output)], inputs)
     _say(found)
     print(shown)
 
@@ -184,21 +199,31 @@ def watch(
         return
 
 
-def sections(found: Comparison, utterances: Sequence[Utterance] = ()) -> list[Section]:
+def sections(
+    found: Comparison,
+    utterances: Sequence[Utterance] = (),
+    output: Path | None = None,
+    examples: int = 0,
+) -> list[Section]:
     """Return what a report tells, in its order, without what the runs cannot answer.
 
     Args:
         utterances: what the manifests behind the runs hold.
+        output: the report's folder, where recordings of examples are saved.
+        examples: clips to listen to, for each language and setup.
     """
     from speechtaxi.report import systems
     from speechtaxi.report.calibration import calibration
     from speechtaxi.report.controls import controls
     from speechtaxi.report.cost import cost
     from speechtaxi.report.curves import learning_curves
+    from speechtaxi.report.examples import examples as disputed
     from speechtaxi.report.losses import losses
     from speechtaxi.report.router import router
     from speechtaxi.report.transfer import transfer
 
+    places = {(cell.setup, cell.languages) for cell in found.cells}
+    each = min(examples, max(1, MOST_EXAMPLES // len(places)))
     parts = (
         systems.systems(found),
         router(found),
@@ -211,10 +236,21 @@ def sections(found: Comparison, utterances: Sequence[Utterance] = ()) -> list[Se
         learning_curves(found),
         cost(found),
         systems.topics(found),
+        disputed(found, utterances, output, each) if output and each else None,
         controls(found, utterances, found.given),
         systems.runs(found),
     )
     return [part for part in parts if part is not None]
+
+
+def recordings(sections: Sequence[Section], output: Path) -> Iterator[File]:
+    """Yield the recordings of examples, which lie in the folder already."""
+    from speechtaxi.report.folder import File
+    from speechtaxi.report.section import Examples
+
+    clips = [clip for part in sections if isinstance(part, Examples) for clip in part.clips]
+    for name in dict.fromkeys(clip.audio for clip in clips if clip.audio):
+        yield File(name, (output / name).read_bytes, source=name)
 
 
 def files(

@@ -183,8 +183,8 @@ class Board:
         counts, present = self.by_group(clips, rows)
         total = counts.sum(0)
         scores = statistic(total)
-        jackknife = np.full(self.n_groups, scores.mean())
-        jackknife[present] = statistic(total - counts).mean(-1)
+        jackknife = np.tile(scores[:, None], self.n_groups)
+        jackknife[:, present] = statistic(total - counts).T
         return Sample(
             scores,
             pool(self.weights[:, present], counts, lambda c: statistic(c).mean(-1)),

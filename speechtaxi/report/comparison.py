@@ -58,7 +58,7 @@ class Difference:
     p: float
     """Approximate randomisation by group."""
     discordance: Discordance
-    """Clips that only one of the two has right (of the first seed), and McNemar's p."""
+    """What only one of the two has right (of the first seed), and McNemar's p by group."""
     needed: int | None
     """Clips with which a true difference as large as the observed one is found in 8 of 10 samples;
     None where the two are equal."""
@@ -245,6 +245,7 @@ def difference(board: Board, first: Arm, second: Arm, languages: Languages) -> D
         np.concatenate([board.tallies(arm, lang)[:, 0, 0].sum(-1) for lang in languages])
         for arm in (first, second)
     ]
+    groups = [board.groups[lang, row.id] for lang in languages for row in first.rows(lang)]
     one, two = (board.macro_f1(arm, languages).estimate for arm in (first, second))
     return Difference(
         first.system,
@@ -255,7 +256,7 @@ def difference(board: Board, first: Arm, second: Arm, languages: Languages) -> D
         (one, two),
         gap.sample.interval(),
         gap.p,
-        discordance(*right),
+        discordance(right[0], right[1], groups),
         cases_needed(gap.sample.estimate, gap.sample.error, clips),
     )
 

@@ -167,3 +167,6 @@ addEventListener("afterprint", () => opened.forEach(one => { one.open = false; }
 bar.hidden = !boxes.length;
 restore();
 waiting.forEach(place => near.observe(place));
+
+// One player at a time
+addEventListener("play", e => document.querySelectorAll("audio").forEach(a => a !== e.target && a.pause()), true);

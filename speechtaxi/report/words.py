@@ -11,26 +11,29 @@ from speechtaxi.report.systems import setups
 METHOD = (
     "Macro-F1 is the mean F1 over the topics that occur in gold or prediction, of pooled "
     "predictions; a mean over languages weighs them alike.",
-    "Intervals are 95 % BCa bootstrap intervals; what is drawn are groups (the verse or sentence "
-    "behind clips, in all its languages and recordings), not clips.",
+    "Intervals are 95 % BCa bootstrap intervals, stretched to the jackknife's standard error where "
+    "that is larger; what is drawn are groups (the verse or sentence behind clips, in all its "
+    "languages and recordings), not clips. docs/statistics.md has formulas and simulations.",
     "Differences are paired: both systems on the same clips. p is two-sided, from approximate "
     "randomisation by group; Holm corrects it over the languages of a pair, and for means over the "
     "pairs of a setup. A route is called better only where the corrected p is below .05 and the "
     "(uncorrected) interval leaves out 0.",
+    "In a transfer matrix p is corrected over the pairs of a system by step-down max-T (Westfall & "
+    "Young 1993).",
     "Setups are read off the training languages of a run: zero-shot, the language is not among "
     "them; in-language, it is the only one; all-languages, it is one of several.",
     "The majority baseline always answers the most frequent topic of the compared clips.",
     "CER is edits divided by reference characters, pooled over clips, after case folding and NFC, "
     "without punctuation.",
     "Where a system has several training seeds, its score is their mean, and intervals also tell "
-    "how it would vary with other seeds (Student's t of the seeds, joined to the BCa limits by "
-    "their squared distances from the estimate). With one seed they tell only of other clips. "
-    "Permutation tests are of the models at hand.",
+    "how it would vary with other seeds (Student's t of what of their spread the clips do not "
+    "explain). With one seed they tell only of other clips. Permutation tests are of the models at "
+    "hand.",
     "The best systems of a setup are the highest score and all that are not shown to be below it "
     "(Holm over the systems); systems on gold text are no rivals.",
-    "McNemar's exact test and the odds ratio are of accuracy, clip by clip, of the first seed. "
-    "Clips needed: how many find a true difference as large as the observed one in 8 of 10 samples "
-    "(two-sided .05, no correction).",
+    "McNemar's exact test is of accuracy, by group, of the first seed; the odds ratio is of its "
+    "clips. Clips needed: how many find a true difference as large as the observed one in 8 of 10 "
+    "samples (two-sided .05, before Holm).",
 )
 
 NO_PAIR = (
