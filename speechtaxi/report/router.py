@@ -30,8 +30,8 @@ class Choice:
 def choices(found: Comparison) -> list[Choice]:
     """Choose a system for each language, and one for unseen languages where any was tested so.
 
-    Of the best system and those not shown to be worse (Holm over the rivals), the one with the
-    fewest weights is taken, then the better score: noise shall not choose a larger model.
+    It is the one with the best score, of equals the one with the fewest weights; beside it are
+    named those that are not shown to be worse (Holm over the rivals).
     """
     rivals = [arm for arm in found.board.arms if not arm.reads_gold and arm.route != "baseline"]
     chosen = [
@@ -64,29 +64,29 @@ def router(found: Comparison) -> Section | None:
         for c in chosen
     ]
     words = (
-        "The smallest of the systems that are not shown to be worse than the best. The choice is "
-        "made on these clips, so its score flatters a little. `speechtaxi classify` takes this "
-        "report in place of a model and follows the table.",
+        "The best score in each language, and the systems that are not shown to be worse: where "
+        "there are some, the choice may be luck. It is made on these clips, so its score flatters "
+        "a little. `speechtaxi classify` takes this report in place of a model and follows the "
+        "table.",
     )
     return Section("router", "What to use", words, tables=[Table("router", "Router", rows)])
 
 
 def _choose(board: Board, field: Sequence[Arm], language: str, tested: Languages) -> Choice:
-    def score(arm: Arm) -> float:
-        return board.macro_f1(arm, tested).estimate
+    def rank(arm: Arm) -> tuple[float, float]:
+        return board.macro_f1(arm, tested).estimate, -_weights(arm)
 
-    best = max(field, key=score)
+    best = max(field, key=rank)
     rest = [arm for arm in field if arm is not best]
     behind = corrected([difference(board, best, arm, tested) for arm in rest])
-    tied = [best, *(arm for arm, d in zip(rest, behind, strict=True) if d.better is None)]
-    taken = min(tied, key=lambda arm: (_weights(arm), -score(arm)))
+    tied = [arm for arm, d in zip(rest, behind, strict=True) if d.better is None]
     return Choice(
         language,
-        taken.system,
-        taken.setup,
-        str(taken.runs[tested[0]][0].source),
-        board.macro_f1(taken, tested).interval(),
-        tuple(f"{arm.system} ({arm.setup})" for arm in tied if arm is not taken),
+        best.system,
+        best.setup,
+        str(best.runs[tested[0]][0].source),
+        board.macro_f1(best, tested).interval(),
+        tuple(f"{arm.system} ({arm.setup})" for arm in tied),
     )
 
 

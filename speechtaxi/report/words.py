@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from speechtaxi.languages import name_of
+from speechtaxi.languages import UNKNOWN, name_of
 from speechtaxi.report.comparison import Comparison, Difference
+from speechtaxi.report.router import Choice, choices
 from speechtaxi.report.systems import setups
 
 METHOD = (
@@ -55,8 +56,10 @@ ROUTES = {
 
 
 def verdict(found: Comparison) -> dict[str, list[str]]:
-    """Return what the numbers say by setup: hearing against reading first, then the baseline."""
+    """Return what the numbers say: what to use, then by setup hearing against reading."""
     said: dict[str, list[str]] = {}
+    if uses := _uses(found):
+        said["What to use"] = uses
     for setup, means, languages in setups(found):
         pairs = [d for d in found.mean_differences if d.setup == setup]
         low = [m.system for m in means if not m.macro_f1.low > found.baseline(m.languages)[0]]
@@ -68,6 +71,21 @@ def verdict(found: Comparison) -> dict[str, list[str]]:
             if low
             else "The whole interval of every system lies above the majority baseline.",
         ]
+    return said
+
+
+def _uses(found: Comparison) -> list[str]:
+    """Tell which system is the best for which languages, the surest first."""
+    by_system: dict[tuple[str, str], list[Choice]] = {}
+    for choice in choices(found):
+        if choice.language != UNKNOWN:
+            by_system.setdefault((choice.system, choice.setup), []).append(choice)
+    said: list[str] = []
+    for (system, setup), chosen in sorted(by_system.items(), key=lambda item: -len(item[1])):
+        sure = [name_of(c.language) for c in chosen if not c.tied]
+        shown = f"shown to be the best in {', '.join(sure)}" if sure else "its lead may be luck"
+        names = ", ".join(name_of(c.language) for c in chosen)
+        said.append(f"{system} ({setup}) has the best score in {names}; {shown}.")
     return said
 
 
