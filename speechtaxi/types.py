@@ -109,3 +109,47 @@ class RunRecord:
     hardware: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
     """What a reader must know, such as "synthetic speech"; reports repeat it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a recording, in seconds from its beginning."""
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is told of a recording, or of a stretch of it: a row of `speechtaxi classify`."""
+
+    id: str
+    """The recording: its path below the folder that was named, or its id in a manifest."""
+    path: str
+    kind: Literal["recording", "segment"]
+    """The whole, or one of the stretches that a long recording was cut into."""
+    span: Span
+    language: str
+    topic: str
+    """A label, `UNKNOWN_TOPIC` or `NO_SPEECH`."""
+    probability: float | None
+    """Of the most probable label; None where there is no speech."""
+    probabilities: Mapping[str, float]
+    """By label; of a recording in segments the mean over them, by their length."""
+    calibrated: bool
+    """Whether the probabilities were fitted to dev clips (temperature scaling)."""
+    system: str
+    """Who answered, as reports print it."""
+    heard: float | None = None
+    """How sure the recogniser is of the language, where it was to tell it."""
+    text: str | None = None
+    """What was read; None for E2E."""
+    romanized: str | None = None
+    flags: tuple[Flag, ...] = ()
+
+
+UNKNOWN_TOPIC = "unknown"
+"""Told in place of a label that is not probable enough."""
+
+NO_SPEECH = "no speech"
+"""Told of silence, noise and music."""
