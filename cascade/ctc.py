@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
-from cascade.transcriber import LONGEST
 from speechtaxi.audio import SAMPLE_RATE
+from speechtaxi.batch import LONGEST
 from speechtaxi.encoder.pretrained import FBANK_FAMILY, WAVE_FAMILY
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line, from_hub

@@ -18,7 +18,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from speechtaxi import audio, checkpoint
-from speechtaxi.batch import buckets
+from speechtaxi.batch import LONGEST, buckets
 from speechtaxi.errors import InputError
 from speechtaxi.store import TranscriptStore, key
 from speechtaxi.types import Flag, Transcript, Utterance
@@ -28,9 +28,6 @@ LOOPING = 2.4
 
 DECODING = "greedy-1"
 """Part of every fingerprint; to be raised when a change here changes what is written."""
-
-LONGEST = 60.0
-"""Seconds that attention over a whole clip can afford; its memory grows with the square."""
 
 Result = TypeVar("Result")
 
@@ -62,6 +59,7 @@ class SpeechRecognizer(Protocol):
         """Write what is said in float32 waveforms (samples,) at 16 kHz, all in one language.
 
         Key, language, compression ratio, seconds and flags other than "truncated" are left out.
+        The language heard, and its probability, are told of "und" alone, by those that can tell.
         """
         ...
 

@@ -12,6 +12,9 @@ from torch.utils.data import Sampler
 
 from speechtaxi.types import Utterance
 
+LONGEST = 60.0
+"""Seconds that attention over a whole clip can afford; its memory grows with the square."""
+
 
 @dataclass(frozen=True)
 class Batch:

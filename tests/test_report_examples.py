@@ -15,10 +15,9 @@ from scipy.spatial.distance import jensenshannon
 
 from speechtaxi.audio import load
 from speechtaxi.report.comparison import Comparison, compare
-from speechtaxi.report.examples import choose, disagreement, examples, save
+from speechtaxi.report.examples import Examples, choose, disagreement, examples, save
 from speechtaxi.report.forms import markdown
 from speechtaxi.report.runs import Run
-from speechtaxi.report.section import Examples
 from speechtaxi.types import Prediction, RunRecord, Utterance
 
 TOPICS = ("sport", "crime", "culture")

@@ -245,8 +245,8 @@ def sections(
 
 def recordings(sections: Sequence[Section], output: Path) -> Iterator[File]:
     """Yield the recordings of examples, which lie in the folder already."""
+    from speechtaxi.report.examples import Examples
     from speechtaxi.report.folder import File
-    from speechtaxi.report.section import Examples
 
     clips = [clip for part in sections if isinstance(part, Examples) for clip in part.clips]
     for name in dict.fromkeys(clip.audio for clip in clips if clip.audio):

@@ -22,7 +22,7 @@ from speechtaxi.errors import InputError
 from speechtaxi.languages import UNKNOWN, name_of
 from speechtaxi.report.board import Arm, Array, Board
 from speechtaxi.report.comparison import Comparison, headline
-from speechtaxi.report.section import Examples, Row, Table
+from speechtaxi.report.section import Row, Section, Table
 from speechtaxi.types import Utterance
 
 SIDES = {"e2e": "E2E", "cascade": "cascade"}
@@ -100,6 +100,14 @@ class Example:
     seconds: float | None
     audio: str | None
     """File, relative to the report's folder."""
+
+
+@dataclass(frozen=True)
+class Examples(Section):
+    """A section with clips to listen to; forms that cannot play them print its tables."""
+
+    clips: Sequence[Example] = ()
+    """Those of a language beside each other."""
 
 
 def examples(

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from speechtaxi.statistics import Interval
-
-if TYPE_CHECKING:
-    from speechtaxi.report.examples import Example
 
 Value: TypeAlias = str | int | float | Interval | None
 Row: TypeAlias = Mapping[str, Value]
@@ -87,11 +84,3 @@ class Section:
     """What colours mean: word -> colour."""
     narrow: bool = False
     """Whether several of its figures fit beside each other."""
-
-
-@dataclass(frozen=True)
-class Examples(Section):
-    """A section with clips to listen to; forms that cannot play them print its tables."""
-
-    clips: Sequence[Example] = ()
-    """Those of a language beside each other."""
