@@ -20,11 +20,11 @@ from speechtaxi.labels import label_set
 from speechtaxi.records import read_predictions, write_predictions, write_run
 from speechtaxi.report import charts, main, sections
 from speechtaxi.report.comparison import Comparison, compare
-from speechtaxi.report.forms import as_json, as_markdown
-from speechtaxi.report.page import as_html
-from speechtaxi.report.pictures import overview_chart
+from speechtaxi.report.forms.page import as_html
+from speechtaxi.report.forms.pictures import overview_chart
+from speechtaxi.report.forms.texts import as_json, as_markdown
+from speechtaxi.report.forms.words import NO_PAIR, verdict
 from speechtaxi.report.runs import Run, read
-from speechtaxi.report.words import NO_PAIR, verdict
 from speechtaxi.statistics import holm
 from speechtaxi.types import Prediction, RunRecord
 

@@ -11,8 +11,8 @@ import pytest
 
 from speechtaxi.labels import label_set
 from speechtaxi.report import charts
-from speechtaxi.report.calibration import _calibrated, calibration
 from speechtaxi.report.comparison import Comparison, compare
+from speechtaxi.report.questions.calibration import _calibrated, calibration
 from speechtaxi.report.runs import Run
 from speechtaxi.report.section import Section
 from speechtaxi.statistics import Interval

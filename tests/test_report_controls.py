@@ -16,11 +16,11 @@ from speechtaxi.data import SpeechDataModule
 from speechtaxi.errors import InputError
 from speechtaxi.labels import label_set
 from speechtaxi.records import fingerprint, read_manifest, write_manifest
-from speechtaxi.report.blind import above_chance, baselines, chance, guess
 from speechtaxi.report.comparison import Comparison, compare
-from speechtaxi.report.controls import controls
-from speechtaxi.report.coverage import WholeBoard, coverage, whole
-from speechtaxi.report.leakage import leakage, leaks
+from speechtaxi.report.questions.blind import above_chance, baselines, chance, guess
+from speechtaxi.report.questions.controls import controls
+from speechtaxi.report.questions.coverage import WholeBoard, coverage, whole
+from speechtaxi.report.questions.leakage import leakage, leaks
 from speechtaxi.report.runs import Run
 from speechtaxi.report.section import Section
 from speechtaxi.report.sources import compared_clips, read_sources

@@ -11,7 +11,7 @@ import pytest
 
 from speechtaxi.labels import label_set
 from speechtaxi.report.comparison import compare
-from speechtaxi.report.cost import cost
+from speechtaxi.report.questions.cost import cost
 from speechtaxi.report.runs import Run
 from speechtaxi.report.section import Section
 from speechtaxi.types import Prediction, RunRecord

@@ -11,7 +11,7 @@ import pytest
 from speechtaxi.labels import label_set
 from speechtaxi.report.board import Board
 from speechtaxi.report.comparison import compare, difference
-from speechtaxi.report.curves import learning_curves, stem
+from speechtaxi.report.questions.curves import learning_curves, stem
 from speechtaxi.report.runs import Run
 from speechtaxi.report.section import Section
 from speechtaxi.types import Prediction, RunRecord

@@ -15,8 +15,8 @@ from scipy.spatial.distance import jensenshannon
 
 from speechtaxi.audio import load
 from speechtaxi.report.comparison import Comparison, compare
-from speechtaxi.report.examples import Examples, choose, disagreement, examples, save
-from speechtaxi.report.forms import markdown
+from speechtaxi.report.forms.texts import markdown
+from speechtaxi.report.questions.examples import Examples, choose, disagreement, examples, save
 from speechtaxi.report.runs import Run
 from speechtaxi.types import Prediction, RunRecord, Utterance
 
@@ -314,7 +314,7 @@ class Elements(HTMLParser):
 
 def rendered(part: Examples) -> str:
     environment = Environment(
-        loader=PackageLoader("speechtaxi.report", ""),
+        loader=PackageLoader("speechtaxi.report.forms", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -23,9 +23,9 @@ from speechtaxi import cli, report
 from speechtaxi.errors import InputError
 from speechtaxi.records import read_predictions, write_predictions
 from speechtaxi.report.folder import STATE, File, Folder
-from speechtaxi.report.forms import SCHEMA, as_csv, as_markdown, as_parquet, numbers
-from speechtaxi.report.latex import MOST_ROWS, escape, latex
-from speechtaxi.report.pictures import pictures
+from speechtaxi.report.forms.latex import MOST_ROWS, escape, latex
+from speechtaxi.report.forms.pictures import pictures
+from speechtaxi.report.forms.texts import SCHEMA, as_csv, as_markdown, as_parquet, numbers
 from speechtaxi.report.section import Figure, Section, Table
 from speechtaxi.statistics import Interval
 
@@ -114,7 +114,11 @@ def test_a_newcomer_finds_the_page(made, sections):
 
 @pytest.fixture(scope="module")
 def judge() -> jsonschema.Draft202012Validator:
-    text = importlib.resources.files("speechtaxi.report").joinpath("schema.json").read_text("utf-8")
+    text = (
+        importlib.resources.files("speechtaxi.report.forms")
+        .joinpath("schema.json")
+        .read_text("utf-8")
+    )
     schema = json.loads(text)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["$id"] == SCHEMA

@@ -12,9 +12,9 @@ from sklearn.metrics import f1_score
 
 from speechtaxi.labels import label_set
 from speechtaxi.report.comparison import compare
-from speechtaxi.report.forms import as_json, as_markdown
-from speechtaxi.report.losses import losses, lost, paths
-from speechtaxi.report.page import as_html
+from speechtaxi.report.forms.page import as_html
+from speechtaxi.report.forms.texts import as_json, as_markdown
+from speechtaxi.report.questions.losses import losses, lost, paths
 from speechtaxi.report.runs import Run
 from speechtaxi.scores import spelling
 from speechtaxi.types import Prediction, RunRecord
@@ -386,7 +386,7 @@ def test_every_form_prints_the_section():
 
 
 def test_of_many_languages_the_means_stay_in_sight(monkeypatch):
-    monkeypatch.setattr("speechtaxi.report.losses.TOO_LONG", 7)
+    monkeypatch.setattr("speechtaxi.report.questions.losses.TOO_LONG", 7)
     found = section(simulated(recognition=0.2))
     assert [(t.name, len(t.rows), t.folded) for t in found.tables] == [
         ("losses-mean", 2, False),

@@ -21,7 +21,7 @@ from test_report import rows
 from speechtaxi.languages import LANGUAGES
 from speechtaxi.report import sections
 from speechtaxi.report.comparison import compare
-from speechtaxi.report.page import as_html
+from speechtaxi.report.forms.page import as_html
 from speechtaxi.report.runs import Run
 from speechtaxi.report.section import Section
 from speechtaxi.types import RunRecord, Utterance

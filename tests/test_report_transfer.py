@@ -19,12 +19,12 @@ from speechtaxi.labels import label_set
 from speechtaxi.languages import LANGUAGES, distance
 from speechtaxi.report.board import Gap
 from speechtaxi.report.comparison import Comparison, compare
-from speechtaxi.report.explained import explained, pairs_of
-from speechtaxi.report.forms import as_json, as_markdown
+from speechtaxi.report.forms.texts import as_json, as_markdown
+from speechtaxi.report.questions.explained import explained, pairs_of
+from speechtaxi.report.questions.setups import side_by_side
+from speechtaxi.report.questions.transfer import matrix, max_t, transfer
 from speechtaxi.report.runs import Run
 from speechtaxi.report.section import Section
-from speechtaxi.report.setups import side_by_side
-from speechtaxi.report.transfer import matrix, max_t, transfer
 from speechtaxi.statistics import Sample, share_as_extreme
 from speechtaxi.statistics.regression import PENALTY, fit, ridge
 from speechtaxi.types import Prediction, RunRecord

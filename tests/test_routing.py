@@ -9,7 +9,7 @@ import pytest
 from test_report import compared, rows, write
 
 from speechtaxi.errors import InputError
-from speechtaxi.report.router import choices, router
+from speechtaxi.report.questions.router import choices, router
 from speechtaxi.routing import is_report, routed
 
 

@@ -212,15 +212,15 @@ def sections(
         output: the report's folder, where recordings of examples are saved.
         examples: clips to listen to, for each language and setup.
     """
-    from speechtaxi.report import systems
-    from speechtaxi.report.calibration import calibration
-    from speechtaxi.report.controls import controls
-    from speechtaxi.report.cost import cost
-    from speechtaxi.report.curves import learning_curves
-    from speechtaxi.report.examples import examples as disputed
-    from speechtaxi.report.losses import losses
-    from speechtaxi.report.router import router
-    from speechtaxi.report.transfer import transfer
+    from speechtaxi.report.questions import systems
+    from speechtaxi.report.questions.calibration import calibration
+    from speechtaxi.report.questions.controls import controls
+    from speechtaxi.report.questions.cost import cost
+    from speechtaxi.report.questions.curves import learning_curves
+    from speechtaxi.report.questions.examples import examples as disputed
+    from speechtaxi.report.questions.losses import losses
+    from speechtaxi.report.questions.router import router
+    from speechtaxi.report.questions.transfer import transfer
 
     places = {(cell.setup, cell.languages) for cell in found.cells}
     each = min(examples, max(1, MOST_EXAMPLES // len(places)))
@@ -245,8 +245,8 @@ def sections(
 
 def recordings(sections: Sequence[Section], output: Path) -> Iterator[File]:
     """Yield the recordings of examples, which lie in the folder already."""
-    from speechtaxi.report.examples import Examples
     from speechtaxi.report.folder import File
+    from speechtaxi.report.questions.examples import Examples
 
     clips = [clip for part in sections if isinstance(part, Examples) for clip in part.clips]
     for name in dict.fromkeys(clip.audio for clip in clips if clip.audio):
@@ -260,12 +260,12 @@ def files(
     import json
     from functools import cache, partial
 
-    from speechtaxi.report import forms as texts
     from speechtaxi.report.folder import File
+    from speechtaxi.report.forms import texts
 
     sections = named_apart(sections)
     if "html" in forms:
-        from speechtaxi.report.page import as_html
+        from speechtaxi.report.forms.page import as_html
 
         yield File("report.html", partial(as_html, found, sections))
     if "md" in forms:
@@ -277,12 +277,12 @@ def files(
             if form in forms:
                 yield File(f"data/{name}.{form}", partial(make, rows))
     if "latex" in forms:
-        from speechtaxi.report.latex import as_latex
+        from speechtaxi.report.forms.latex import as_latex
 
         for name, text in as_latex(found, sections).items():
             yield File(f"latex/{name}.tex", partial(str, text))
     if {"svg", "png"} & {*forms}:
-        from speechtaxi.report.pictures import as_png, as_svg, pictures
+        from speechtaxi.report.forms.pictures import as_png, as_svg, pictures
 
         for name, spec in pictures(found, sections).items():
             svg = cache(partial(as_svg, spec))
@@ -312,7 +312,7 @@ def named_apart(sections: Sequence[Section]) -> list[Section]:
 
 
 def _say(found: Comparison) -> None:
-    from speechtaxi.report.words import verdict
+    from speechtaxi.report.forms.words import verdict
 
     for note in found.notes:
         print(f"Note: {note}")

@@ -155,7 +155,7 @@ def _stamp(path: Path) -> list[int] | None:
 def _code() -> str:
     """Return a hash of the code that makes reports: it changes between releases, too."""
     home = Path(__file__).parents[1]
-    parts = [*(home / "report").iterdir(), *(home / "statistics").iterdir(), *home.glob("*.py")]
+    parts = [*(home / "report").rglob("*.*"), *home.glob("statistics/*.py"), *home.glob("*.py")]
     return _hash(b"".join(path.read_bytes() for path in sorted(parts) if path.is_file()))
 
 

@@ -13,9 +13,9 @@ from speechtaxi.languages import LANGUAGES, name_of
 from speechtaxi.report import charts
 from speechtaxi.report.board import Arm, Board, Gap
 from speechtaxi.report.comparison import Comparison, Difference, difference
-from speechtaxi.report.explained import explained
+from speechtaxi.report.questions.explained import explained
+from speechtaxi.report.questions.setups import FINDINGS, by_system, side_by_side, signed
 from speechtaxi.report.section import Figure, Row, Section, Table
-from speechtaxi.report.setups import FINDINGS, by_system, side_by_side, signed
 from speechtaxi.statistics import Interval, mean, share_as_extreme
 
 NUMBERED = 12

@@ -16,9 +16,9 @@ from speechtaxi.languages import name_of
 from speechtaxi.report import charts
 from speechtaxi.report.board import Arm, Board
 from speechtaxi.report.comparison import Comparison, Difference, corrected, difference, headline
+from speechtaxi.report.questions.setups import signed
 from speechtaxi.report.runs import Run
 from speechtaxi.report.section import Figure, Row, Section, Table
-from speechtaxi.report.setups import signed
 
 SIZE = re.compile(r"[\s_./,:@(-]+n?=?\d[\d.,]*\s*(%|k|h|hours|min|minutes|clips)?\)?$", re.I)
 """The end of a name that tells a size of training data: "e2e 25%", "e2e_n100", "e2e-2.5h"."""

@@ -18,8 +18,8 @@ from speechtaxi.languages import name_of
 from speechtaxi.report.board import Arm, Board, Languages
 from speechtaxi.report.charts import BLUE
 from speechtaxi.report.comparison import Comparison, Difference, corrected, difference, headline
-from speechtaxi.report.loss_charts import COLOURS, LEFT, bars, waterfall
-from speechtaxi.report.misread import TOO_LONG, confusion_tables, flag_table, flagged
+from speechtaxi.report.questions.loss_charts import COLOURS, LEFT, bars, waterfall
+from speechtaxi.report.questions.misread import TOO_LONG, confusion_tables, flag_table, flagged
 from speechtaxi.report.section import Figure, Row, Section, Table
 from speechtaxi.scores import macro_f1
 from speechtaxi.statistics import Interval, Sample, mean

@@ -10,9 +10,9 @@ import vl_convert
 
 from speechtaxi.report import charts
 from speechtaxi.report.comparison import Comparison
-from speechtaxi.report.forms import nodes
+from speechtaxi.report.forms.texts import nodes
+from speechtaxi.report.questions.systems import kinds, setups
 from speechtaxi.report.section import Figure, Section
-from speechtaxi.report.systems import kinds, setups
 
 INK = "#222222"
 

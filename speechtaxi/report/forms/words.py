@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from speechtaxi.languages import UNKNOWN, name_of
 from speechtaxi.report.comparison import Comparison, Difference
-from speechtaxi.report.router import Choice, choices
-from speechtaxi.report.systems import setups
+from speechtaxi.report.questions.router import Choice, choices
+from speechtaxi.report.questions.systems import setups
 
 METHOD = (
     "Macro-F1 is the mean F1 over the topics that occur in gold or prediction, of pooled "

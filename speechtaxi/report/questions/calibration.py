@@ -12,8 +12,8 @@ import numpy as np
 from speechtaxi.report import charts
 from speechtaxi.report.board import Arm, Array, Board, Counts
 from speechtaxi.report.comparison import SIGNIFICANT, Comparison, headline
+from speechtaxi.report.questions.setups import signed
 from speechtaxi.report.section import Figure, Row, Section, Table
-from speechtaxi.report.setups import signed
 from speechtaxi.scores import LEAST, brier, calibration_error, log_loss, reliability
 from speechtaxi.statistics import Interval, Sample, holm, share_as_extreme
 

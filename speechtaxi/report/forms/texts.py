@@ -16,9 +16,9 @@ import numpy as np
 
 import speechtaxi
 from speechtaxi.report.comparison import Comparison
-from speechtaxi.report.router import choices
+from speechtaxi.report.forms.words import METHOD, systems, verdict
+from speechtaxi.report.questions.router import choices
 from speechtaxi.report.section import Figure, Section, Table
-from speechtaxi.report.words import METHOD, systems, verdict
 from speechtaxi.statistics import Interval
 
 SCHEMA = "urn:speechtaxi:report:1"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from speechtaxi.report.blind import baselines
 from speechtaxi.report.comparison import Comparison
-from speechtaxi.report.coverage import coverage
-from speechtaxi.report.leakage import leakage
+from speechtaxi.report.questions.blind import baselines
+from speechtaxi.report.questions.coverage import coverage
+from speechtaxi.report.questions.leakage import leakage
 from speechtaxi.report.runs import Run
 from speechtaxi.report.section import Section, Table
 from speechtaxi.report.sources import compared_clips

@@ -15,9 +15,9 @@ from markupsafe import Markup
 from speechtaxi.languages import LANGUAGES, name_of
 from speechtaxi.report import charts
 from speechtaxi.report.comparison import Comparison
-from speechtaxi.report.forms import drawn
+from speechtaxi.report.forms.texts import drawn
+from speechtaxi.report.forms.words import METHOD, systems, verdict
 from speechtaxi.report.section import Section, Table, Value
-from speechtaxi.report.words import METHOD, systems, verdict
 from speechtaxi.statistics import Interval
 
 SCRIPTS = {
@@ -43,7 +43,7 @@ DIGITS = 5
 def as_html(found: Comparison, sections: Sequence[Section]) -> str:
     """Return the page: verdict, plots, tables and their filter, with all scripts inside."""
     environment = Environment(
-        loader=PackageLoader("speechtaxi.report", ""),
+        loader=PackageLoader("speechtaxi.report.forms", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
