@@ -154,6 +154,13 @@ def test_numbers_in_every_form_agree(report, runs):
     assert sum(map(sum, found["topics"][0]["confusion"])) == 3 * 96
 
 
+def test_the_worst_language_is_named(report):
+    worst = {(r["system"], r["setup"]): r["worst language"] for r in report.json["tables"]["means"]}
+    assert worst["ears", "all-languages"].startswith("French 0.")
+    assert worst["eyes", "all-languages"].startswith("English 0.")
+    assert worst["ears", "zero-shot"] is None  # there is but one
+
+
 def test_transcripts_have_error_rates_but_gold_views_do_not(report):
     assert {t["system"] for t in report.json["transcripts"]} == {"eyes"}
     assert report.json["transcripts"][0]["cer"]["estimate"] == pytest.approx(1 / 13)

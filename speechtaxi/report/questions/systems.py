@@ -28,6 +28,7 @@ def systems(found: Comparison) -> Section:
             "macro-F1": mean.macro_f1,
             "best": "●" if mean.best else "",
             **({"seeds": len(mean.seeds), "spread of seeds": _spread(mean)} if several else {}),
+            "worst language": _worst(found, mean),
             "accuracy": mean.accuracy,
             "majority macro-F1": found.baseline(mean.languages)[0],
         }
@@ -305,6 +306,15 @@ def kinds(found: Comparison) -> set[str]:
 
 def _route(found: Comparison, system: str) -> str:
     return next(run.record.route for run in found.runs if run.system == system)
+
+
+def _worst(found: Comparison, mean: Score) -> str | None:
+    """Return the language in which a system is worst, and its macro-F1 there."""
+    cells = [c for c in found.cells if (c.system, c.setup) == (mean.system, mean.setup)]
+    if len(cells) < 2:
+        return None
+    worst = min(cells, key=lambda cell: cell.macro_f1.estimate)
+    return f"{name_of(worst.languages[0])} {worst.macro_f1.estimate:.2f}"
 
 
 def _spread(score: Score) -> float | None:
