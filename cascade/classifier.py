@@ -15,6 +15,7 @@ from speechtaxi import audio
 from speechtaxi.batch import Batch
 from speechtaxi.classifier import Classifier
 from speechtaxi.errors import InputError
+from speechtaxi.languages import UNKNOWN
 from speechtaxi.store import TranscriptStore, default_path
 from speechtaxi.types import Flag, Utterance
 
@@ -30,6 +31,8 @@ class Reading:
     flags: tuple[Flag, ...]
     seconds: float
     """Spent on transcribing it."""
+    heard: tuple[str, float] | None = None
+    """The language that the recogniser told (ISO 639-3), and its probability."""
 
 
 class TextClassifier(Classifier):
@@ -125,6 +128,10 @@ class TextClassifier(Classifier):
             train = self.trainer.datamodule.clips["train"].utterances
             self.encoder.fit([self._readings[clip].text for clip in train])
 
+    def logits_of(self, texts: Sequence[str]) -> Tensor:
+        """Return logits (B, C) of texts as the view spells them."""
+        return self.head(self.dropout(self.encoder(texts)))
+
     def embed(self, batch: Batch) -> Tensor:
         return self.encoder([reading.text for reading in self._read(batch.utterances)])
 
@@ -133,6 +140,9 @@ class TextClassifier(Classifier):
 
     def flags(self, utterance: Utterance) -> tuple[Flag, ...]:
         return self._read([utterance])[0].flags
+
+    def heard(self, utterance: Utterance) -> tuple[str, float] | None:
+        return self._read([utterance])[0].heard
 
     def reading_seconds(self, utterances: Sequence[Utterance]) -> float:
         return sum(reading.seconds for reading in self._read(utterances))
@@ -170,9 +180,14 @@ class TextClassifier(Classifier):
         ):
             assert transcript is not None  # without on_error, what cannot be transcribed raises
             text, reference = transcript.text, utterance.text
+            language, sure = utterance.language, transcript.heard_probability
+            if language == UNKNOWN and transcript.heard:
+                language = transcript.heard
             if romanize is not None:
                 if transcriber.recognizer.spells == "native":
-                    text = romanize(text, utterance.language)
-                reference = reference and romanize(reference, utterance.language)
-            readings.append(Reading(text, reference or None, transcript.flags, transcript.seconds))
+                    text = romanize(text, language)
+                reference = reference and romanize(reference, language)
+            heard = (transcript.heard, sure) if transcript.heard and sure is not None else None
+            flags, seconds = transcript.flags, transcript.seconds
+            readings.append(Reading(text, reference or None, flags, seconds, heard))
         return readings

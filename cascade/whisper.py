@@ -1,7 +1,8 @@
 """Whisper (Radford et al. 2022, arXiv 2212.04356): openai's package and transformers.
 
 Greedy decoding of windows of 30 s, the length that Whisper was trained on, in a forced language;
-"und" lets Whisper tell the language. Longer clips go window by window.
+"und" lets Whisper tell the language, and how probable it is among all that it knows, by the first
+window. Longer clips go window by window.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES, TASK_IDS
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line, from_hub
-from speechtaxi.languages import UNKNOWN, whisper_code
+from speechtaxi.languages import UNKNOWN, from_whisper, whisper_code
 from speechtaxi.types import Transcript
 
 WINDOW = 30 * SAMPLE_RATE
@@ -102,31 +103,54 @@ class OpenAIWhisper:
                 whisper.log_mel_spectrogram(whisper.pad_or_trim(wave), model.dims.n_mels)
                 for wave in waveforms
             ]
-        )
+        ).to(self.device)
+        heard: list[tuple[str | None, float | None]] = [(None, None)] * len(waveforms)
+        if code is None:
+            with torch.no_grad():  # encoded once, for the language and for the text
+                mels = model.encoder(mels.half() if options["fp16"] else mels)
+            heard = [_likeliest(chances) for chances in whisper.detect_language(model, mels)[1]]
         settings = whisper.DecodingOptions(**options, without_timestamps=True)
         longest = model.dims.n_text_ctx // 2
         return [
             Transcript(
                 "",
                 result.text,
-                heard=None if code else result.language,
+                heard=language,
+                heard_probability=probability,
                 avg_logprob=float(result.avg_logprob),
                 no_speech_prob=float(result.no_speech_prob),
                 flags=("truncated",) if len(result.tokens) >= longest else (),
             )
-            for result in whisper.decode(model, mels.to(self.device), settings)
+            for result, (language, probability) in zip(
+                whisper.decode(model, mels, settings), heard, strict=True
+            )
         ]
 
     def _long(self, wave: np.ndarray, options: dict) -> Transcript:
-        result = self._model.transcribe(wave, verbose=None, **options)
+        import whisper
+
+        model, language, probability = self._model, None, None
+        if options["language"] is None:  # as `transcribe` itself would tell it
+            mel = whisper.log_mel_spectrogram(wave, model.dims.n_mels, padding=WINDOW)
+            mel = whisper.pad_or_trim(mel, whisper.audio.N_FRAMES).to(self.device)
+            language, probability = _likeliest(model.detect_language(mel)[1])
+            options = options | {"language": whisper_code(language)}
+        result = model.transcribe(wave, verbose=None, **options)
         parts = result["segments"]
         return Transcript(
             "",
             result["text"].strip(),
-            heard=None if options["language"] else result["language"],
+            heard=language,
+            heard_probability=probability,
             avg_logprob=float(np.mean([p["avg_logprob"] for p in parts])) if parts else None,
             no_speech_prob=float(np.mean([p["no_speech_prob"] for p in parts])) if parts else None,
         )
+
+
+def _likeliest(chances: dict[str, float]) -> tuple[str, float]:
+    """Return the language (ISO 639-3) of the most probable tag, and its probability."""
+    tag = max(chances, key=chances.__getitem__)
+    return from_whisper(tag), chances[tag]
 
 
 class TransformersWhisper:
@@ -202,15 +226,13 @@ class TransformersWhisper:
             padding="longest" if long else "max_length",
         ).to(self.device)
         features = inputs["input_features"].to(model.dtype)
-        codes = [whisper_code(language)] * len(waves)
+        heard: list[tuple[str | None, float | None]] = [(None, None)] * len(waves)
         forced: dict[str, object] = {}
         if self._multilingual:
+            codes = [whisper_code(language)] * len(waves)
             if language == UNKNOWN:
-                names = {number: code for code, number in self._languages.items()}
-                found = model.detect_language(
-                    features[..., : 2 * model.config.max_source_positions]
-                )
-                codes = [names[number] for number in found.tolist()]
+                heard = [_likeliest(chances) for chances in self._identify(features)]
+                codes = [whisper_code(code) for code, _ in heard]
             forced = {"language": codes, "task": "transcribe"}
         confidence = Confidence(self._tokenizer.eos_token_id)
         tokens = model.generate(
@@ -230,14 +252,31 @@ class TransformersWhisper:
             Transcript(
                 "",
                 text.strip(),
-                heard=code if language == UNKNOWN else None,
+                heard=code,
+                heard_probability=probability,
                 avg_logprob=logprob,
                 flags=() if long or end else ("truncated",),
             )
-            for text, code, logprob, end in zip(
-                texts, codes, confidence.averages(), ended, strict=True
+            for text, (code, probability), logprob, end in zip(
+                texts, heard, confidence.averages(), ended, strict=True
             )
         ]
+
+    def _identify(self, features: Tensor) -> list[dict[str, float]]:
+        """Return each clip's probabilities of all languages, from features (B, mels, frames).
+
+        The decoder's first step, over the languages' tokens: as openai's `detect_language` has it,
+        and with the winners of transformers', which tells no probabilities.
+        """
+        model, tags = self._model, list(self._languages)
+        start = model.generation_config.decoder_start_token_id
+        logits = model(
+            features[..., : 2 * model.config.max_source_positions],  # the first window
+            decoder_input_ids=torch.full((len(features), 1), start, device=features.device),
+            use_cache=False,
+        ).logits[:, -1, [self._languages[tag] for tag in tags]]
+        chances = logits.float().softmax(-1).tolist()
+        return [dict(zip(tags, row, strict=True)) for row in chances]
 
 
 class Confidence(LogitsProcessor):

@@ -84,6 +84,13 @@ class Classifier(LightningModule):
         """Return what a user should know of how this clip was read."""
         return ()
 
+    def heard(self, utterance: Utterance) -> tuple[str, float] | None:
+        """Return the language that a recogniser told by itself (ISO 639-3), and its probability.
+
+        None where the language was given, or nobody could tell it.
+        """
+        return None
+
     def reading_seconds(self, utterances: Sequence[Utterance]) -> float:
         """Return how long it took to transcribe clips, whenever that was; 0 where nothing is."""
         return 0.0

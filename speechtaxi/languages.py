@@ -87,6 +87,11 @@ _ROWS: tuple[tuple[str, str, str, str | None, str | None, str | None, str, float
 )
 LANGUAGES = {row[0]: Language(*row, in_speechtaxi=place < 28) for place, row in enumerate(_ROWS)}
 
+_WHISPERS_OWN = {"fil": "tl", "jv": "jw"}
+"""Tags that are outdated, and still Whisper's: of Tagalog and of Javanese."""
+
+_FROM_WHISPER = {row.whisper: code for code, row in LANGUAGES.items() if row.whisper is not None}
+
 
 def is_code(code: str) -> bool:
     """Tell whether `code` is in the table, is ISO 639-3 in form, or is "und".
@@ -134,7 +139,19 @@ def whisper_code(code: str) -> str | None:
         return LANGUAGES[code].whisper
     if code == UNKNOWN:
         return None
-    return langcodes.standardize_tag(code, macro=True)
+    tag = langcodes.standardize_tag(code, macro=True)
+    return _WHISPERS_OWN.get(tag, tag)
+
+
+def from_whisper(tag: str) -> str:
+    """Return ISO 639-3 of Whisper's language tag; a macrolanguage's code where it tells no more.
+
+    >>> from_whisper("ur"), from_whisper("sw"), from_whisper("et")
+    ('urd', 'swh', 'est')
+    """
+    if tag in _FROM_WHISPER:
+        return _FROM_WHISPER[tag]
+    return langcodes.Language.get(tag, normalize=False).to_alpha3()
 
 
 def mms_code(code: str) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 
 from speechtaxi.errors import InputError
+from speechtaxi.languages import from_whisper
 from speechtaxi.types import Transcript
 
 APPLICATION_ID = 0x53545458
@@ -24,8 +25,9 @@ COLUMNS = tuple(field.name for field in fields(Transcript))
 
 SCHEMA = f"""
 CREATE TABLE transcripts (
-    key TEXT PRIMARY KEY, text TEXT NOT NULL, language TEXT, heard TEXT, avg_logprob REAL,
-    no_speech_prob REAL, compression_ratio REAL, flags TEXT NOT NULL, seconds REAL NOT NULL
+    key TEXT PRIMARY KEY, text TEXT NOT NULL, language TEXT, heard TEXT, heard_probability REAL,
+    avg_logprob REAL, no_speech_prob REAL, compression_ratio REAL, flags TEXT NOT NULL,
+    seconds REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE digests (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL
@@ -92,6 +94,18 @@ class TranscriptStore:
             raise InputError(
                 f"{self.path} is an SQLite file, but not a transcript store; choose another place"
             )
+        else:
+            self._migrate()
+
+    def _migrate(self) -> None:
+        """Bring an older store up to date: it kept Whisper's tags, and no probability of them."""
+        columns = self._database.execute("PRAGMA table_info(transcripts)").fetchall()
+        if "heard_probability" in (column[1] for column in columns):
+            return
+        self._database.execute("ALTER TABLE transcripts ADD COLUMN heard_probability REAL")
+        tags = "SELECT DISTINCT heard FROM transcripts WHERE heard IS NOT NULL"
+        codes = [(from_whisper(tag), tag) for (tag,) in self._database.execute(tags)]
+        self._database.executemany("UPDATE transcripts SET heard = ? WHERE heard = ?", codes)
 
     def get(self, keys: Iterable[str]) -> dict[str, Transcript]:
         """Return what is there of `keys`."""

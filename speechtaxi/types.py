@@ -44,7 +44,8 @@ class Transcript:
     language: str | None = None
     """The language that the recogniser was told to expect."""
     heard: str | None = None
-    """The language that it recognised, where it tells."""
+    """The language that it recognised (ISO 639-3), where it was to tell."""
+    heard_probability: float | None = None
     avg_logprob: float | None = None
     no_speech_prob: float | None = None
     compression_ratio: float | None = None

@@ -5,12 +5,13 @@ import torch
 
 import speechtaxi
 from cascade import TextClassifier
+from cascade.transcriber import Transcriber
 from speechtaxi.batch import collate
 from speechtaxi.cli import main
 from speechtaxi.errors import InputError
 from speechtaxi.records import read_manifest, read_predictions, read_run
 from speechtaxi.store import TranscriptStore
-from speechtaxi.types import Utterance
+from speechtaxi.types import Transcript, Utterance
 
 LABELS = ["up", "down"]
 
@@ -119,6 +120,35 @@ def test_a_uroman_recogniser_has_no_native_view(speller, corpus, tmp_path):
     )
     with pytest.raises(InputError, match=r"use --model\.view romanized"):
         model.read(read_manifest(corpus)[:1])
+
+
+class Told:
+    """Writes Ukrainian whatever it hears; tells so where it is asked."""
+
+    spells, longest, fingerprint = "native", None, "told"
+    sure: float | None = 0.75
+
+    def supports(self, language):
+        return True
+
+    def transcribe(self, waveforms, language):
+        unasked = language != "und"
+        told = {} if unasked else {"heard": "ukr", "heard_probability": self.sure}
+        return [Transcript("", "Україна, 2 години", **told) for _ in waveforms]
+
+
+@pytest.mark.parametrize("sure", [0.75, None])
+def test_a_recogniser_tells_the_language(sure, tone, tmp_path):
+    model = TextClassifier(LABELS, recognizer="told")
+    recognizer = Told()
+    recognizer.sure = sure
+    model._transcriber = Transcriber(recognizer, TranscriptStore(tmp_path / "s.sqlite"))
+    clips = [Utterance(code, code, audio=str(tone())) for code in ("und", "rus", "ukr")]
+    heard = [model.heard(clip) for clip in clips]
+    assert heard == [sure and ("ukr", sure), None, None]  # None: a store of old knows no number
+    texts = [text for text, _ in model.read(clips)]
+    assert texts == ["Ukrayina, 2 hodyny", "Ukrayina, 2 godini", "Ukrayina, 2 hodyny"]
+    assert TextClassifier(LABELS, view="gold").heard(Utterance("g", "und", text="x")) is None
 
 
 @pytest.mark.parametrize(("view", "recognizer"), [("native", None), ("gold", "whisper:tiny")])

@@ -21,6 +21,7 @@ from whisper.model import ModelDimensions, Whisper
 
 from cascade.transcriber import open_recognizer
 from speechtaxi.errors import InputError
+from speechtaxi.languages import from_whisper
 
 
 def clips(*seconds: float) -> list[np.ndarray]:
@@ -103,9 +104,37 @@ def test_openai_is_told_the_language(openai: str, monkeypatch: pytest.MonkeyPatc
     recognizer.transcribe(clips(0.5), "tam")
     (unknown,) = recognizer.transcribe(clips(0.5), "und")
     assert asked == ["ta", None]
-    assert unknown.heard in whisper.tokenizer.LANGUAGES
+    assert unknown.heard in map(from_whisper, whisper.tokenizer.LANGUAGES)
     supported = {"eng", "urd", "yor", "und", "ekk"}
     assert {c for c in (*supported, "bgc", "ibo", "xyz") if recognizer.supports(c)} == supported
+
+
+def test_openai_tells_the_language_and_its_probability(openai: str) -> None:
+    model, waves = whisper.load_model(openai), clips(0.5, 1.5, 3.0)
+    recognizer = open_recognizer(f"whisper:{openai}")
+    results = recognizer.transcribe(waves, "und")
+    for wave, result in zip(waves, results, strict=True):
+        mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(wave), 80)
+        _, chances = model.detect_language(mel)
+        best = max(chances, key=chances.get)
+        assert result.heard == from_whisper(best)
+        assert result.heard_probability == pytest.approx(chances[best], rel=1e-4)
+        assert result.heard_probability < 1
+        assert result.text == decode(model, wave, None).text == decode(model, wave, best).text
+    (told,) = recognizer.transcribe(waves[:1], "urd")
+    assert (told.heard, told.heard_probability) == (None, None)
+
+
+def test_openai_tells_the_language_of_long_clips_by_the_first_window(openai: str) -> None:
+    (long,) = clips(33.0)
+    model = whisper.load_model(openai)
+    expected = model.transcribe(long, temperature=0.0, fp16=False, verbose=None)
+    (result,) = open_recognizer(f"whisper:{openai}").transcribe([long], "und")
+    assert result.text == expected["text"].strip()
+    assert result.heard == from_whisper(expected["language"])
+    mel = whisper.log_mel_spectrogram(long, 80, padding=480_000)[:, :3000]
+    _, chances = model.detect_language(mel)
+    assert result.heard_probability == pytest.approx(max(chances.values()), rel=1e-4)
 
 
 def test_openai_english_only(english: str) -> None:
@@ -115,6 +144,8 @@ def test_openai_english_only(english: str) -> None:
     (wave,) = clips(1.0)
     expected = decode(whisper.load_model(english), wave, "en").text
     assert recognizer.transcribe([wave], "eng")[0].text == expected
+    (unknown,) = recognizer.transcribe([wave], "und")
+    assert (unknown.heard, unknown.heard_probability) == (None, None)
 
 
 def test_openai_long_clips_go_window_by_window(openai: str) -> None:
@@ -254,10 +285,45 @@ def test_transformers_languages(hub: str) -> None:
     recognizer = open_recognizer(hub)
     supported = {"eng", "fra", "tam", "urd", "und"}
     assert {c for c in (*supported, "rus", "bgc", "xyz") if recognizer.supports(c)} == supported
-    (wave,) = clips(1.0)
-    (result,) = recognizer.transcribe([wave], "und")
-    assert result.heard in CODES
-    assert result.text == generate(hub, wave, language=result.heard, task="transcribe")
+
+
+def test_transformers_tells_the_language_and_its_probability(hub: str) -> None:
+    """Its own winner, and the softmax over what it leaves unmasked."""
+    model = WhisperForConditionalGeneration.from_pretrained(hub).eval()
+    vocabulary = WhisperTokenizer.from_pretrained(hub).get_vocab()
+    names = {vocabulary[f"<|{code}|>"]: code for code in CODES}
+    extractor, recognizer = WhisperFeatureExtractor.from_pretrained(hub), open_recognizer(hub)
+    waves = clips(0.5, 1.5, 3.0)
+    results = recognizer.transcribe(waves, "und")
+    for wave, result in zip(waves, results, strict=True):
+        features = extractor(wave, sampling_rate=16_000, return_tensors="pt").input_features
+        code = names[model.detect_language(features).item()]
+        assert result.heard == from_whisper(code)
+        first = torch.tensor([[model.generation_config.decoder_start_token_id]])
+        with torch.no_grad():
+            logits = model(features, decoder_input_ids=first).logits[0, -1]
+        masked = torch.full_like(logits, -torch.inf)
+        masked[list(names)] = logits[list(names)]
+        assert result.heard_probability == pytest.approx(masked.softmax(-1).max().item(), rel=1e-4)
+        assert result.heard_probability < 1
+        assert result.text == generate(hub, wave, language=code, task="transcribe")
+    (told,) = recognizer.transcribe(waves[:1], "urd")
+    assert (told.heard, told.heard_probability) == (None, None)
+
+
+def test_transformers_tells_the_language_of_long_clips_by_the_first_window(hub: str) -> None:
+    (long,) = clips(31.0)
+    (result,) = open_recognizer(hub).transcribe([long], "und")
+    features = WhisperFeatureExtractor.from_pretrained(hub)(
+        long, sampling_rate=16_000, return_tensors="pt", truncation=False, padding="longest"
+    ).input_features
+    model = WhisperForConditionalGeneration.from_pretrained(hub).eval()
+    assert features.shape[-1] > 3000
+    (found,) = WhisperTokenizer.from_pretrained(hub).convert_ids_to_tokens(
+        model.detect_language(features[..., :3000])
+    )
+    assert result.heard == from_whisper(found.strip("<|>"))
+    assert 1 / len(CODES) < result.heard_probability < 1
 
 
 def test_transformers_log_probability(hub: str) -> None:
@@ -295,6 +361,8 @@ def test_transformers_english_only(tmp_path: Path) -> None:
     assert not recognizer.supports("fra")
     (wave,) = clips(1.0)
     assert recognizer.transcribe([wave], "eng")[0].text == generate(folder, wave)
+    (unknown,) = recognizer.transcribe([wave], "und")
+    assert (unknown.heard, unknown.heard_probability) == (None, None)
 
 
 def test_transformers_without_generation_settings(hub: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from speechtaxi.languages import (
     UNKNOWN,
     distance,
     espeak_voice,
+    from_whisper,
     is_code,
     mms_code,
     name_of,
@@ -38,6 +39,15 @@ def test_whisper_codes_are_whispers():
     tokenizer = pytest.importorskip("whisper.tokenizer")
     known = {code: whisper_code(code) for code in LANGUAGES if whisper_code(code)}
     assert {tag for tag in known.values() if tag not in tokenizer.LANGUAGES} == set()
+
+
+def test_whispers_tags_lead_to_codes_and_back():
+    tokenizer = pytest.importorskip("whisper.tokenizer")
+    codes = {tag: from_whisper(tag) for tag in tokenizer.LANGUAGES}
+    assert {tag: whisper_code(code) for tag, code in codes.items()} == {tag: tag for tag in codes}
+    assert all(map(is_code, codes.values()))
+    assert codes["tl"] == "tgl"  # Tagalog, which CLDR calls by Filipino's tag
+    assert codes["jw"] == "jav"
 
 
 @pytest.mark.parametrize("code", ["eng", "tw-akuapem", "und", "ekk"])

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ FULL = Transcript(
     key="a",
     text="ọ̀rọ̀ ‘x’",
     language="yor",
-    heard="yo",
+    heard="yor",
+    heard_probability=0.75,
     avg_logprob=-0.25,
     no_speech_prob=0.125,
     compression_ratio=2.5,
@@ -82,6 +84,46 @@ def test_key_tells_apart_what_changes_a_transcript() -> None:
     ]
     assert len({key(*case) for case in cases}) == len(cases)
     assert key("d", 0, 1, "r", "eng") == key("d", 0.0, 1.0, "r", "eng")
+
+
+def test_a_store_of_old_opens_with_all_that_it_holds(tmp_path: Path) -> None:
+    """It was made before probabilities, by the schema of then; two languages are Whisper's tags."""
+    path = tmp_path / "old.sqlite"
+    with sqlite3.connect(path) as old:
+        old.executescript(f"""
+            CREATE TABLE transcripts (
+                key TEXT PRIMARY KEY, text TEXT NOT NULL, language TEXT, heard TEXT,
+                avg_logprob REAL, no_speech_prob REAL, compression_ratio REAL, flags TEXT NOT NULL,
+                seconds REAL NOT NULL
+            ) WITHOUT ROWID;
+            CREATE TABLE digests (
+                path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+                digest TEXT NOT NULL
+            ) WITHOUT ROWID;
+            PRAGMA application_id = {0x53545458};
+            PRAGMA journal_mode = WAL;
+            INSERT INTO transcripts VALUES
+                ('a', 'ọ̀rọ̀ ‘x’', 'yor', 'yo', -0.25, 0.125, 2.5, 'looping truncated', 1.5),
+                ('b', 'x', 'und', 'jw', NULL, NULL, NULL, '', 0.0),
+                ('c', 'y', 'eng', NULL, NULL, NULL, NULL, '', 0.0);
+        """)
+        file = tmp_path / "a.wav"
+        file.write_bytes(b"1")
+        state = os.stat(file)
+        row = (str(file), state.st_size, state.st_mtime_ns, "known")
+        old.execute("INSERT INTO digests VALUES (?, ?, ?, ?)", row)
+    old.close()
+    expected = {
+        "a": replace(FULL, heard_probability=None),
+        "b": Transcript("b", "x", language="und", heard="jav"),
+        "c": Transcript("c", "y", language="eng"),
+    }
+    for _ in range(2):  # the second time there is nothing left to do
+        store = TranscriptStore(path)
+        assert store.get("abc") == expected
+        assert store.digest(file, lambda _: pytest.fail("hashed again")) == "known"
+    store.put([FULL])
+    assert TranscriptStore(path).get("ab") == {"a": FULL, "b": expected["b"]}
 
 
 def test_digests_are_computed_once_per_state_of_a_file(tmp_path: Path) -> None:
