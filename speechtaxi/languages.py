@@ -1,9 +1,20 @@
-"""Languages: the 28 of SpeechTaxi, and what recognisers and synthesisers call them.
+"""Languages: the 28 of SpeechTaxi, who knows them, and what people and systems call them.
 
-Sources: SpeechTaxi (arXiv 2409.06372) for codes; the language lists of openai-whisper 20250625,
-MMS-1b-all (arXiv 2305.13516) and eSpeak NG 1.52 for what systems call them; Glottolog
-v4.0-26-gb2138530b3 (Hammarström, Forkel & Haspelmath, doi.org/10.5281/zenodo.596479, CC BY 4.0) for
-families (shortened) and places (rounded to hundredths of a degree).
+Sources, by column:
+- codes and clips: SpeechTaxi (arXiv 2409.06372) and the card of its data set on the hub. Hours are
+  published as a sum only (80 h), as are the 1,078 languages that MMS-ZeroShot was trained in
+  (arXiv 2407.17852: a number, no list that we could find), hence None;
+- scripts: the usual ones; those of Bhattiyali, Naga Pidgin, Nahali and Pengo are assumed until they
+  are read off the data;
+- whisper: the list of openai-whisper 20250625; mms: the adapters of MMS-1b-all (arXiv 2305.13516);
+  espeak: the voices of eSpeak NG 1.52;
+- xlmr: the 100 languages in the README of fairseq's examples/xlmr (arXiv 1911.02116; its Kurdish is
+  Kurmanji);
+- furina: the languages of Glot500 (arXiv 2305.12182), of which Furina (arXiv 2401.06620) saw a
+  twentieth: miscellaneous/languages_stats.csv in cisnlp/Glot500, from 30,000 sentences on;
+- families (shortened) and places (rounded to hundredths of a degree): Glottolog v4.0-26-gb2138530b3
+  (Hammarström, Forkel & Haspelmath, doi.org/10.5281/zenodo.596479, CC BY 4.0);
+- names of all other languages: the IANA registry of language subtags (BCP 47) within langcodes.
 
 Phonological distances are left out: URIEL's tables (lang2vec 1.1.2) know no sound inventory of
 Haryanvi, Bhattiyali, Central Kurdish and Nahali, and are under a share-alike licence.
@@ -11,10 +22,19 @@ Haryanvi, Bhattiyali, Central Kurdish and Nahali, and are under a share-alike li
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
 from math import asin, cos, radians, sin, sqrt
+from typing import Any, cast
 
 import langcodes
+
+from speechtaxi.errors import InputError
 
 UNKNOWN = "und"
 """ISO 639-3 for "not determined"."""
@@ -43,6 +63,15 @@ class Language:
     """In degrees, north and east: one point for a language, however far it is spoken; both Twi
     varieties have that of Akan."""
     in_speechtaxi: bool = True
+    xlmr: bool = False
+    furina: bool = False
+    """Text of Glot500, and so of Furina; both Twi varieties stand there as one."""
+    mms_zeroshot: bool | None = None
+    """Whether it was trained on; None: not published. It writes romanised text of any language."""
+    clips: tuple[int, int, int] | None = None
+    """Train, dev and test clips in SpeechTaxi; None: not published."""
+    hours: float | None = None
+    """Of speech in SpeechTaxi; None: not published."""
 
 
 _INDO_ARYAN = "Indo-European: Indo-Aryan"
@@ -85,10 +114,34 @@ _ROWS: tuple[tuple[str, str, str, str | None, str | None, str | None, str, float
     ("spa", "Spanish", "Latn", "es", "spa", "es", "Indo-European: Italic", 40.44, -1.12),
     ("swh", "Swahili", "Latn", "sw", "swh", "sw", _BENUE_CONGO, -8.26, 37.62),
 )
-LANGUAGES = {row[0]: Language(*row, in_speechtaxi=place < 28) for place, row in enumerate(_ROWS)}
+_XLMR = "asm ben deu eng fra guj hau hin kan mal mar pan rus spa swh tam tel ukr urd vie"
+_NOT_IN_GLOT500 = "bgc bht nag nlx peg"
+_CLIPS = """
+asm 732/88/98    bgc 729/87/100   bht 726/88/98    ckb 723/82/93    eng 569/74/81    ewe 724/86/98
+fra 851/106/108  guj 740/89/100   kan 740/89/100   lin 560/61/75    luo 738/88/100   mal 724/89/100
+mar 733/87/99    nag 739/89/100   nlx 672/85/92    pan 739/88/100   rus 822/102/107  tam 733/89/100
+tel 722/85/96    ukr 751/89/97    urd 674/80/95    vie 856/106/111  yor 739/88/100
+"""
+"""Train, dev and test."""
 
-_WHISPERS_OWN = {"fil": "tl", "jv": "jw"}
-"""Tags that are outdated, and still Whisper's: of Tagalog and of Javanese."""
+
+def _languages() -> Iterator[Language]:
+    counts = re.findall(r"(\S+) (\d+)/(\d+)/(\d+)", _CLIPS)
+    clips = {code: (int(train), int(dev), int(test)) for code, train, dev, test in counts}
+    for place, row in enumerate(_ROWS):
+        yield Language(
+            *row,
+            in_speechtaxi=place < 28,
+            xlmr=row[0] in _XLMR.split(),
+            furina=row[0] not in _NOT_IN_GLOT500.split(),
+            clips=clips.get(row[0]),
+        )
+
+
+LANGUAGES = {language.code: language for language in _languages()}
+
+_WHISPERS_OWN = {"fil": "tl", "jv": "jw", "nb": "no"}
+"""Tags that are outdated, and still Whisper's: of Tagalog and of Javanese. Bokmål is Norwegian."""
 
 _FROM_WHISPER = {row.whisper: code for code, row in LANGUAGES.items() if row.whisper is not None}
 
@@ -174,3 +227,130 @@ def espeak_voice(code: str) -> str | None:
     if code in LANGUAGES:
         return LANGUAGES[code].espeak
     return None if code == UNKNOWN else langcodes.standardize_tag(code)
+
+
+# ------------------------------------------------------------------------------------- by any name
+
+_ALSO = "fas Farsi, ell Greek, kmr Kurmanji, cmn Mandarin, mya Myanmar, nno Nynorsk, ckb Sorani"
+"""Common names that the registry lacks."""
+
+
+def find(name: str) -> str:
+    """Return our code of a language, by whatever it is commonly called.
+
+    Known are our codes, ISO 639-1, 639-2 (both kinds) and 639-3, English names in any order of
+    words, and tags that begin with a code: of BCP 47, NLLB, FLEURS, MMS and eSpeak NG. A capital
+    first letter makes a name of what is a code too: "Ga" is Ga, "ga" is Irish. A macrolanguage
+    stands for the language of the table that CLDR takes for it: "sw" is "swh".
+
+    Raises:
+        InputError: no language is called so, or several are.
+
+    >>> find("French"), find("pt-BR"), find("tam_Taml"), find("Twi (Asante)"), find("und")
+    ('fra', 'por', 'tam', 'tw-asante', 'und')
+    """
+    text = name.strip()
+    tag = text.lower().replace("_", "-").partition("-script-")[0]
+    first, *rest = tag.split("-")
+    codes, names = _codes(), _names()
+    called = names.get(_key(text), ())
+    if text.istitle() and len(called) == 1:
+        return next(iter(called))
+    if tag in LANGUAGES:
+        return tag
+    if first in codes and (not rest or langcodes.tag_is_valid(tag)):
+        varieties = {f"{langcodes.standardize_tag(first)}-{part}" for part in rest}
+        return next(iter(varieties & LANGUAGES.keys()), codes[first])
+    if len(called) == 1:
+        return next(iter(called))
+    if called:
+        raise InputError(
+            f"'{name}' is the name of several languages; use one of {_named(sorted(called))}"
+        )
+    raise InputError(f"unknown language '{name}'; {_advice(_key(text))}")
+
+
+def _key(name: str) -> str:
+    """Return the words without accents, in one order: "Kurdish, Central" is Central Kurdish."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    return " ".join(sorted(re.findall(r"\w+", plain.casefold())))
+
+
+@cache
+def _registry() -> dict[str, Mapping[str, Any]]:
+    """Return subtag -> what IANA's registry of language subtags says of a language."""
+    from langcodes.registry_parser import parse_registry  # 0.1 s
+
+    beyond = ("special", "private-use", "collection")
+    records = cast("Iterator[Mapping[str, Any]]", parse_registry())
+    return {
+        record["Subtag"]: record
+        for record in records
+        if record["Type"] == "language"
+        and (record["Subtag"] == UNKNOWN or record.get("Scope") not in beyond)
+    }
+
+
+@cache
+def _codes() -> dict[str, str]:
+    """Return every ISO 639 code -> ours."""
+    codes: dict[str, str] = {}
+    for subtag, record in _registry().items():
+        code = current = record.get("Preferred-Value", subtag)
+        if len(current) == 2:
+            language = langcodes.Language.make(language=current)
+            code = language.to_alpha3()
+            codes[language.to_alpha3(variant="B")] = code
+        codes[subtag] = codes[code] = code
+    for ours in LANGUAGES.keys() & codes.keys():
+        codes[codes[langcodes.standardize_tag(ours, macro=True)]] = ours
+    return {name: codes[code] for name, code in codes.items()}
+
+
+@cache
+def _names() -> dict[str, set[str]]:
+    """Return the key of a name -> codes; the table's names go before the registry's.
+
+    There full names go before those without their brackets, "Greek (to 1453)", and languages of
+    ISO 639-1 before others.
+    """
+    codes = _codes()
+    ranks: list[defaultdict[str, set[str]]] = [defaultdict(set) for _ in range(5)]
+    also: list[tuple[str, str]] = re.findall(r"(\w+) (\w+)", _ALSO)
+    for code, name in [(code, name_of(code)) for code in LANGUAGES] + also:
+        ranks[0][_key(name)].add(code)
+    for subtag, record in _registry().items():
+        if "Deprecated" in record:
+            continue
+        for name in record["Description"]:
+            bare = re.sub(r"\(.*?\)", "", name)
+            rank = 1 + (len(subtag) > 2)
+            ranks[rank][_key(name)].add(codes[subtag])
+            ranks[rank + 2][_key(bare)].add(codes[subtag])
+    names: dict[str, set[str]] = {}
+    for rank in reversed(ranks):
+        names |= rank
+    return names
+
+
+def _named(codes: Iterable[str]) -> str:
+    def name(code: str) -> str:
+        if code in LANGUAGES:
+            return LANGUAGES[code].name
+        return next(
+            record["Description"][0]
+            for subtag, record in _registry().items()
+            if _codes()[subtag] == code and "Deprecated" not in record
+        )
+
+    return ", ".join(f"{name(code)} [{code}]" for code in dict.fromkeys(codes))
+
+
+def _advice(key: str) -> str:
+    """Tell what may have been meant: names that hold all the words, or nearly the same name."""
+    names, words = _names(), set(key.split())
+    near = [other for other in names if words and words <= set(other.split())]
+    near = sorted(near, key=len)[:4] or get_close_matches(key, names, 3, 0.75)
+    if near:
+        return f"did you mean {_named(code for other in near for code in sorted(names[other]))}?"
+    return "use a code of ISO 639-3, such as fra, or an English name, such as French"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from speechtaxi.errors import InputError
 from speechtaxi.languages import (
     LANGUAGES,
     UNKNOWN,
     distance,
     espeak_voice,
+    find,
     from_whisper,
     is_code,
     mms_code,
@@ -48,6 +51,46 @@ def test_whispers_tags_lead_to_codes_and_back():
     assert all(map(is_code, codes.values()))
     assert codes["tl"] == "tgl"  # Tagalog, which CLDR calls by Filipino's tag
     assert codes["jw"] == "jav"
+
+
+def test_espeak_voices_are_espeaks():
+    loader = pytest.importorskip("espeakng_loader")
+    files = [path for path in Path(loader.get_data_path(), "lang").rglob("*") if path.is_file()]
+    voices = {
+        line.split()[1].casefold()
+        for path in files
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("language ")
+    }
+    ours = {code: language.espeak for code, language in LANGUAGES.items()}
+    assert {voice for voice in ours.values() if voice} <= voices
+    silent = {code for code, voice in ours.items() if voice is None and code in voices}
+    assert silent == set(), "eSpeak NG has a voice that the table denies"
+
+
+def test_what_text_models_have_read():
+    read = "asm eng fra guj kan mal mar pan rus tam tel ukr urd vie"
+    assert {code for code in SPEECHTAXI if LANGUAGES[code].xlmr} == set(read.split())
+    unread = {code for code in SPEECHTAXI if not LANGUAGES[code].furina}
+    assert unread == {"bgc", "bht", "nag", "nlx", "peg"}  # Furina was Glot500, that was XLM-R
+    assert all(language.furina for language in LANGUAGES.values() if language.xlmr)
+
+
+def test_what_is_not_published_stays_unknown():
+    counted = {code for code in SPEECHTAXI if LANGUAGES[code].clips}
+    assert SPEECHTAXI - counted == {"ibo", "nde", "peg", "tw-akuapem", "tw-asante"}
+    assert LANGUAGES["fra"].clips == (851, 106, 108)
+    assert LANGUAGES["lin"].clips == (560, 61, 75)
+    assert all(LANGUAGES[code].clips is None for code in set(LANGUAGES) - SPEECHTAXI)
+    # The card's totals, from the largest to the smallest corpus
+    totals = {code: sum(LANGUAGES[code].clips) for code in counted}
+    assert totals["vie"] == max(totals.values()) == 1073
+    assert totals["lin"] == min(totals.values()) == 696
+    # About 25,300 clips in all: the five missing corpora are as large as the others
+    assert min(totals.values()) < (25_300 - sum(totals.values())) / 5 < max(totals.values())
+    for language in LANGUAGES.values():
+        assert language.hours is None
+        assert language.mms_zeroshot is None
 
 
 @pytest.mark.parametrize("code", ["eng", "tw-akuapem", "und", "ekk"])
@@ -119,3 +162,87 @@ def test_india_lies_in_india():
         if language.script in own:
             assert 8 < language.latitude < 34, language
             assert 70 < language.longitude < 94, language
+
+
+# --------------------------------------------------------------------------------- by any name
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_every_code_and_what_systems_call_it_lead_back(code):
+    language = LANGUAGES[code]
+    names = {code, code.upper(), language.name, language.name.upper()}
+    names |= {language.whisper, language.espeak, code.replace("tw-", "tw-GH-") + "-x-private"}
+    if not code.startswith("tw-"):  # MMS hears both as "aka"
+        names |= {language.mms, f"{code}_{language.script}"}
+    assert {find(name) for name in names if name} == {code}
+
+
+def test_whispers_names_and_tags():
+    """A second list of names, with Whisper's own other names."""
+    tokenizer = pytest.importorskip("whisper.tokenizer")
+    for name, tag in tokenizer.TO_LANGUAGE_CODE.items():
+        assert [whisper_code(find(form)) for form in (name, name.title(), tag)] == [tag] * 3
+
+
+def test_nllbs_codes():
+    nllb = pytest.importorskip("transformers.models.nllb.tokenization_nllb")
+    codes = set(nllb.FAIRSEQ_LANGUAGE_CODES) - {"ajp_Arab"}  # withdrawn: one with apc by now
+    assert len(codes) > 200
+    assert {code for code in codes if find(code) != code[:3]} == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("pt-BR", "por"),
+        ("en_US", "eng"),
+        ("cmn_hans_cn", "cmn"),  # FLEURS
+        ("azj-script_latin", "azj"),  # MMS
+        ("ger", "deu"),  # 639-2/B
+        ("fre", "fra"),
+        ("iw", "heb"),  # withdrawn
+        ("sw", "swh"),
+        ("swa", "swh"),
+        ("Kiswahili", "swh"),
+        ("ku", "kur"),  # not ckb: CLDR's Kurdish is Kurmanji
+        ("sorani", "ckb"),
+        ("Kurdish, Central", "ckb"),
+        ("  Yorùbá ", "yor"),
+        ("Dholuo", "luo"),
+        ("luo", "luo"),  # of Kenya, though Cameroon has one too
+        ("Panjabi", "pan"),
+        ("Twi (Asante)", "tw-asante"),
+        ("twi-akuapem", "tw-akuapem"),
+        ("tw_asante", "tw-asante"),
+        ("twi", "twi"),  # which of the two nobody can tell
+        ("aka", "aka"),
+        ("Ga", "gaa"),
+        ("ga", "gle"),
+        ("Malay", "msa"),
+        ("und", "und"),
+    ],
+)
+def test_names_by_which_people_call_languages(name, code):
+    assert find(name) == code
+    assert is_code(find(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Frensh", "unknown language 'Frensh'; did you mean French [fra]?"),
+        ("asante", "unknown language 'asante'; did you mean Asante Twi [tw-asante]?"),
+        ("Ndebele", "did you mean Ndebele (Zimbabwe) [nde], South Ndebele [nbl]?"),
+        ("ukranian", "did you mean Ukrainian [ukr]"),
+        ("xyz", "use a code of ISO 639-3, such as fra, or an English name"),
+        ("", "unknown language ''; use a code"),
+        ("?!", "use a code"),
+        ("no-speech", "use a code"),  # no tag: speech is not Norwegian
+        ("Karo", "several languages; use one of Karo (Brazil) [arr], Karo (Ethiopia) [kxh]"),
+    ],
+)
+def test_names_that_are_none_suggest_the_nearest(name, said):
+    with pytest.raises(InputError) as caught:
+        find(name)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
