@@ -12,10 +12,16 @@ def test_published_sizes_and_order():
     assert {name: len(labels) for name, labels in LABEL_SETS.items()} == {
         "taxi1500": 6,
         "sib200": 7,
+        "masakhanews": 7,
+        "iptc": 17,
+        "minds14": 14,
+        "massive": 60,
         "news6": 6,
     }
     assert label_set("taxi1500")[0] == "Recommendation"
     assert label_set("sib200")[0] == "science/technology"
+    assert label_set("massive")[-1] == "lists_query"
+    assert all(len(set(labels)) == len(labels) for labels in LABEL_SETS.values())
 
 
 def test_given_labels_keep_their_order():
