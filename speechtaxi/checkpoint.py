@@ -19,6 +19,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from speechtaxi import temperature
 from speechtaxi.errors import InputError
 
 ROUTES = ("e2e", "cascade")
@@ -33,6 +34,8 @@ class Saved:
     settings: dict[str, Any]
     state: dict[str, Tensor]
     folder: Path
+    temperature: float | None = None
+    """Fitted to dev clips; None where it was not."""
 
 
 def is_model(folder: str | Path) -> bool:
@@ -75,10 +78,13 @@ def read(folder: str | Path) -> Saved:
 
             config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
             class_path, settings, state = config["class_path"], config["settings"], load_file(path)
+            fitted = config.get("temperature")
         else:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             class_path, settings = saved["class_path"], saved["hyper_parameters"]
             state = saved["state_dict"]
+            calibration = temperature.read(folder)
+            fitted = calibration and calibration.temperature
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -88,7 +94,9 @@ def read(folder: str | Path) -> Saved:
         if type(error).__name__ != "SafetensorError":
             raise
         raise InputError(f"{path} is damaged ({error}); copy or export it again") from error
-    return Saved(class_path, settings, state, Path(folder))
+    if fitted is not None:
+        fitted = temperature.checked(fitted, str(path))
+    return Saved(class_path, settings, state, Path(folder), fitted)
 
 
 def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> LightningModule:
@@ -120,6 +128,8 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
             "speechtaxi that trained it (run.json tells), or train it again"
         ) from error
     model.source = str(folder)
+    if saved.temperature is not None:
+        model.temperature, model.calibrated = saved.temperature, True
     return model.eval()
 
 
@@ -163,6 +173,7 @@ def save(model: LightningModule, folder: str | Path, card: str) -> None:
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
         "settings": settings,
+        "temperature": model.temperature if getattr(model, "calibrated", False) else None,
     }
     _write_json(partial / CONFIG, config)
     tensors = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -23,159 +23,18 @@ from speechtaxi.optimizer import Optimizer
 from speechtaxi.types import Flag, Prediction, Utterance
 
 
-class Classifier(LightningModule):
-    """One vector per clip, from a route, through one shared head.
+class AudioClassifier:
+    """Classifies audio files; what a model shares with an ensemble of models."""
 
-    A route defines `embed` (and, if it reads, `read`). Everything else is the same lines for both,
-    so that two runs differ in hearing or reading and in nothing else.
+    device: torch.device
 
-    Args:
-        labels: a named label set or the labels themselves; linked to `data.labels`.
-        lr: peak learning rate of the head and of what is trained from scratch.
-        encoder_lr: peak learning rate of the encoder; None uses `lr`.
-        weight_decay: AdamW's, for matrices only.
-        warmup: share of the steps over which the learning rate rises.
-        schedule: how it then falls to zero.
-        dropout: before the head.
-        label_smoothing: of the cross-entropy.
-        class_weights: weigh topics by inverse frequency in the training clips.
-    """
-
-    needs: Literal["waveforms", "files", "text"] = "waveforms"
-    """What a batch must bring: decoded audio, paths of audio, or gold text alone."""
-    route: Literal["e2e", "cascade"]
-
-    def __init__(
-        self,
-        labels: str | list[str],
-        *,
-        lr: float = 1e-3,
-        encoder_lr: float | None = None,
-        weight_decay: float = 0.01,
-        warmup: float = 0.1,
-        schedule: Literal["linear", "cosine"] = "linear",
-        dropout: float = 0.1,
-        label_smoothing: float = 0.0,
-        class_weights: bool = False,
-    ) -> None:
-        super().__init__()
-        self.labels = label_set(labels)
-        self.optimizer = Optimizer(lr, encoder_lr, weight_decay, warmup, schedule)
-        self.dropout = nn.Dropout(dropout)
-        self.label_smoothing, self.class_weights = label_smoothing, class_weights
-        self.register_buffer("loss_weights", torch.ones(len(self.labels)), persistent=False)
-        self.dev_scores = epoch_scores(len(self.labels), "dev/")
-        self.test_scores = epoch_scores(len(self.labels), "test/")
-        self.source = ""
-
-    def build_head(self, dim: int) -> None:
-        """Add the head once the route knows its vector's size."""
-        self.head = nn.Linear(dim, len(self.labels))
-
-    def embed(self, batch: Batch) -> Tensor:
-        """Return one vector per clip, (B, D)."""
+    def eval(self) -> Self:
+        """Switch dropout off."""
         raise NotImplementedError
-
-    def read(self, utterances: Sequence[Utterance]) -> Sequence[tuple[str | None, str | None]]:
-        """Return what the route reads of each clip, and the gold text in the same view."""
-        return [(None, None)] * len(utterances)
-
-    def flags(self, utterance: Utterance) -> tuple[Flag, ...]:
-        """Return what a user should know of how this clip was read."""
-        return ()
-
-    def heard(self, utterance: Utterance) -> tuple[str, float] | None:
-        """Return the language that a recogniser told by itself (ISO 639-3), and its probability.
-
-        None where the language was given, or nobody could tell it.
-        """
-        return None
-
-    def reading_seconds(self, utterances: Sequence[Utterance]) -> float:
-        """Return how long it took to transcribe clips, whenever that was; 0 where nothing is."""
-        return 0.0
-
-    def reading_parameters(self) -> int:
-        """Return the number of weights of what transcribes; 0 where nothing is."""
-        return 0
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return logits, (B, C), in the order of `labels`."""
-        return self.head(self.dropout(self.embed(batch)))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the class, so that `checkpoint.load` builds the right one."""
-        checkpoint["class_path"] = f"{type(self).__module__.split('.')[0]}.{type(self).__name__}"
-
-    def setup(self, stage: str) -> None:
-        """Take the topics' weights from the training clips."""
-        if stage == "fit" and self.class_weights:
-            self.loss_weights.copy_(self.trainer.datamodule.class_weights())
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Return the loss of a batch."""
-        if not len(batch):  # all its files were damaged
-            return None
-        loss = F.cross_entropy(
-            self(batch), batch.labels, self.loss_weights, label_smoothing=self.label_smoothing
-        )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch))
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Score a batch of dev clips."""
-        if not len(batch):
-            return
-        logits = self(batch)
-        loss = F.cross_entropy(logits, batch.labels)
-        self.dev_scores.update(logits, batch.labels)
-        self.log("dev/loss", loss, batch_size=len(batch), sync_dist=True)
-        self.log_dict(self.dev_scores, prog_bar=True, on_epoch=True, batch_size=len(batch))
-
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        """Score a batch of test clips and return its predictions."""
-        if not len(batch):
-            return []
-        logits = self(batch)
-        known = batch.labels >= 0
-        if known.any():
-            self.test_scores.update(logits[known], batch.labels[known])
-            self.log_dict(self.test_scores, on_epoch=True, batch_size=len(batch))
-        return self.predictions(batch, logits)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[Prediction]:
         """Return the predictions of a batch."""
-        return self.predictions(batch, self(batch)) if len(batch) else []
-
-    def predictions(self, batch: Batch, logits: Tensor) -> list[Prediction]:
-        """Turn logits (B, C) into rows."""
-        probabilities = logits.float().softmax(-1).cpu()
-        rows: list[Prediction] = []
-        read = self.read(batch.utterances)
-        for utterance, chances, (text, reference), samples in zip(
-            batch.utterances, probabilities, read, batch.lengths.tolist(), strict=True
-        ):
-            rows.append(
-                Prediction(
-                    id=utterance.id,
-                    group=utterance.group or utterance.id,
-                    language=utterance.language,
-                    label=utterance.label,
-                    prediction=self.labels[int(chances.argmax())],
-                    probabilities=dict(zip(self.labels, chances.tolist(), strict=True)),
-                    text=text,
-                    reference=reference,
-                    duration=round(samples / audio.SAMPLE_RATE, 3)
-                    if samples
-                    else utterance.duration,
-                    flags=self.flags(utterance),
-                )
-            )
-        return rows
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW with warm-up, stepped by batch."""
-        return self.optimizer.configure(self)
+        raise NotImplementedError
 
     @torch.inference_mode()
     def classify(
@@ -252,6 +111,166 @@ class Classifier(LightningModule):
             rows.update(zip(batch_indices, self.predict_step(batch), strict=True))
         for index in range(len(usable)):
             row = rows[index]
-            if row.id in silent:
+            if row.id in silent and "silent" not in row.flags:  # a recogniser tells it too
                 row = replace(row, flags=(*row.flags, "silent"))
             yield row
+
+
+class Classifier(LightningModule, AudioClassifier):
+    """One vector per clip, from a route, through one shared head.
+
+    A route defines `embed` (and, if it reads, `read`). Everything else is the same lines for both,
+    so that two runs differ in hearing or reading and in nothing else.
+
+    Args:
+        labels: a named label set or the labels themselves; linked to `data.labels`.
+        lr: peak learning rate of the head and of what is trained from scratch.
+        encoder_lr: peak learning rate of the encoder; None uses `lr`.
+        weight_decay: AdamW's, for matrices only.
+        warmup: share of the steps over which the learning rate rises.
+        schedule: how it then falls to zero.
+        dropout: before the head.
+        label_smoothing: of the cross-entropy.
+        class_weights: weigh topics by inverse frequency in the training clips.
+    """
+
+    needs: Literal["waveforms", "files", "text"] = "waveforms"
+    """What a batch must bring: decoded audio, paths of audio, or gold text alone."""
+    route: Literal["e2e", "cascade"]
+
+    def __init__(
+        self,
+        labels: str | list[str],
+        *,
+        lr: float = 1e-3,
+        encoder_lr: float | None = None,
+        weight_decay: float = 0.01,
+        warmup: float = 0.1,
+        schedule: Literal["linear", "cosine"] = "linear",
+        dropout: float = 0.1,
+        label_smoothing: float = 0.0,
+        class_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        self.labels = label_set(labels)
+        self.optimizer = Optimizer(lr, encoder_lr, weight_decay, warmup, schedule)
+        self.dropout = nn.Dropout(dropout)
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+        self.register_buffer("loss_weights", torch.ones(len(self.labels)), persistent=False)
+        self.dev_scores = epoch_scores(len(self.labels), "dev/")
+        self.test_scores = epoch_scores(len(self.labels), "test/")
+        self.source = ""
+        self.temperature = 1.0
+        """What logits are divided by for probabilities; `checkpoint.load` sets it."""
+        self.calibrated = False
+        """Whether the temperature was fitted to dev clips."""
+
+    def build_head(self, dim: int) -> None:
+        """Add the head once the route knows its vector's size."""
+        self.head = nn.Linear(dim, len(self.labels))
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Return one vector per clip, (B, D)."""
+        raise NotImplementedError
+
+    def read(self, utterances: Sequence[Utterance]) -> Sequence[tuple[str | None, str | None]]:
+        """Return what the route reads of each clip, and the gold text in the same view."""
+        return [(None, None)] * len(utterances)
+
+    def flags(self, utterance: Utterance) -> tuple[Flag, ...]:
+        """Return what a user should know of how this clip was read."""
+        return ()
+
+    def heard(self, utterance: Utterance) -> tuple[str, float] | None:
+        """Return the language that a recogniser told by itself (ISO 639-3), and its probability.
+
+        None where the language was given, or nobody could tell it.
+        """
+        return None
+
+    def reading_seconds(self, utterances: Sequence[Utterance]) -> float:
+        """Return how long it took to transcribe clips, whenever that was; 0 where nothing is."""
+        return 0.0
+
+    def reading_parameters(self) -> int:
+        """Return the number of weights of what transcribes; 0 where nothing is."""
+        return 0
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits, (B, C), in the order of `labels`."""
+        return self.head(self.dropout(self.embed(batch)))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the class, so that `checkpoint.load` builds the right one."""
+        checkpoint["class_path"] = f"{type(self).__module__.split('.')[0]}.{type(self).__name__}"
+
+    def setup(self, stage: str) -> None:
+        """Take the topics' weights from the training clips."""
+        if stage == "fit" and self.class_weights:
+            self.loss_weights.copy_(self.trainer.datamodule.class_weights())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Return the loss of a batch."""
+        if not len(batch):  # all its files were damaged
+            return None
+        loss = F.cross_entropy(
+            self(batch), batch.labels, self.loss_weights, label_smoothing=self.label_smoothing
+        )
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Score a batch of dev clips and return its logits, (B, C)."""
+        if not len(batch):
+            return None
+        logits = self(batch)
+        loss = F.cross_entropy(logits, batch.labels)
+        self.dev_scores.update(logits, batch.labels)
+        self.log("dev/loss", loss, batch_size=len(batch), sync_dist=True)
+        self.log_dict(self.dev_scores, prog_bar=True, on_epoch=True, batch_size=len(batch))
+        return logits
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        """Score a batch of test clips and return its predictions."""
+        if not len(batch):
+            return []
+        logits = self(batch)
+        known = batch.labels >= 0
+        if known.any():
+            self.test_scores.update(logits[known], batch.labels[known])
+            self.log_dict(self.test_scores, on_epoch=True, batch_size=len(batch))
+        return self.predictions(batch, logits)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[Prediction]:
+        return self.predictions(batch, self(batch)) if len(batch) else []
+
+    def predictions(self, batch: Batch, logits: Tensor) -> list[Prediction]:
+        """Turn logits (B, C) into rows; the temperature changes probabilities, never an answer."""
+        answers = logits.argmax(-1).tolist()
+        probabilities = (logits.float() / self.temperature).softmax(-1).tolist()
+        rows: list[Prediction] = []
+        read = self.read(batch.utterances)
+        for utterance, answer, chances, (text, reference), samples in zip(
+            batch.utterances, answers, probabilities, read, batch.lengths.tolist(), strict=True
+        ):
+            rows.append(
+                Prediction(
+                    id=utterance.id,
+                    group=utterance.group or utterance.id,
+                    language=utterance.language,
+                    label=utterance.label,
+                    prediction=self.labels[answer],
+                    probabilities=dict(zip(self.labels, chances, strict=True)),
+                    text=text,
+                    reference=reference,
+                    duration=round(samples / audio.SAMPLE_RATE, 3)
+                    if samples
+                    else utterance.duration,
+                    flags=self.flags(utterance),
+                )
+            )
+        return rows
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return AdamW with warm-up, stepped by batch."""
+        return self.optimizer.configure(self)

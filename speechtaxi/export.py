@@ -14,13 +14,18 @@ language: [{languages}]
 
 {what}
 
-- Topics: {labels}
+- Topics: {labels}{calibration}
 - Trained on: {languages} ({hours} h of audio, data fingerprint {fingerprint}), seed {seed}
 - Versions: {versions}
 {notes}
 Use it: `speechtaxi classify FOLDER AUDIO... --language CODE`, or in Python
 `speechtaxi.load("FOLDER").classify(["clip.wav"], language="eng")`.
 """
+
+CALIBRATION = {
+    True: "\n- Probabilities: calibrated on dev clips (temperature scaling)",
+    False: "\n- Probabilities: not calibrated; do not take them at their word",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -51,6 +56,7 @@ def main(argv: list[str]) -> int:
             task="audio-classification" if record.labels else "automatic-speech-recognition",
             system=record.system,
             what=routes[record.route] if record.labels else "Transcribes speech (CTC).",
+            calibration=CALIBRATION[model.calibrated] if record.labels else "",
             labels=", ".join(record.labels) or "none, it is a recogniser",
             languages=", ".join(record.train_languages),
             hours=record.audio_hours,

@@ -75,7 +75,14 @@ def fit(arguments: list[str]) -> int:
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
     from speechtaxi.data import SpeechDataModule
-    from speechtaxi.writer import EpochLines, EpochSeed, Interruption, MetricsLog, RunWriter
+    from speechtaxi.writer import (
+        Calibrator,
+        EpochLines,
+        EpochSeed,
+        Interruption,
+        MetricsLog,
+        RunWriter,
+    )
 
     class FitCLI(LightningCLI):
         """Adds the run folder, and the callbacks that fill it."""
@@ -123,6 +130,7 @@ def fit(arguments: list[str]) -> int:
             callbacks = [
                 ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **kept),
                 ModelCheckpoint(filename="last", **kept),
+                Calibrator(config.run),
                 RunWriter(config.run, config.system, config.notes),
                 EpochSeed(),
                 interruption,
@@ -189,7 +197,7 @@ def score(verb: str, run: str, arguments: list[str]) -> int:
 
     from speechtaxi import checkpoint
     from speechtaxi.data import SpeechDataModule
-    from speechtaxi.writer import RunWriter
+    from speechtaxi.writer import Calibrator, RunWriter
 
     config_file = Path(run) / "config.yaml"
     if not config_file.is_file():
@@ -224,6 +232,14 @@ def score(verb: str, run: str, arguments: list[str]) -> int:
         "enable_model_summary": False,
         "callbacks": [RunWriter(run)],
     }
+    dev_clips = ("languages", "dev_share", "test_share")  # the run's own, all of them
+    if (
+        verb == "validate"
+        and not getattr(model, "calibrated", True)
+        and settings.trainer.limit_val_batches is None
+        and all(getattr(settings.data, name) == config["data"].get(name) for name in dev_clips)
+    ):
+        options["callbacks"].append(Calibrator(run))
     if sys.stderr.isatty():
         options["callbacks"].append(RichProgressBar(console_kwargs={"stderr": True}))
     trainer = Trainer(**options)

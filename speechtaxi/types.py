@@ -108,6 +108,8 @@ class RunRecord:
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     git_commit: str | None = None
     hardware: Mapping[str, str] = field(default_factory=dict[str, str])
+    temperature: float | None = None
+    """What logits were divided by, as fitted to dev clips; None: probabilities are as they came."""
     notes: tuple[str, ...] = ()
     """What a reader must know, such as "synthetic speech"; reports repeat it."""
 

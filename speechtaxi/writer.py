@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
-from speechtaxi import records
+from speechtaxi import records, temperature
+from speechtaxi.batch import Batch
 from speechtaxi.errors import InputError
 from speechtaxi.types import Prediction, RunRecord
 
@@ -66,6 +68,7 @@ class RunWriter(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the training: the run is finished from here on."""
         data = trainer.datamodule.describe()
+        calibration = temperature.read(self.folder)
         record = RunRecord(
             system=self.system,
             route=getattr(pl_module, "route", "cascade"),
@@ -79,6 +82,7 @@ class RunWriter(Callback):
             | {"python": sys.version.split()[0]},
             git_commit=_git_commit(),
             hardware=_hardware(trainer),
+            temperature=calibration and calibration.temperature,
             notes=self.notes + _too_long(pl_module),
             **data,
         )
@@ -102,11 +106,7 @@ class RunWriter(Callback):
         self._write(trainer, pl_module, "predict")
 
     def _write(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
-        rows = self.rows
-        if trainer.world_size > 1:
-            shares: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(shares, rows)
-            rows = [row for share in shares for row in share]
+        rows = _gathered(trainer, self.rows)
         if not rows or not trainer.is_global_zero:
             return
         data = trainer.datamodule
@@ -129,11 +129,79 @@ class RunWriter(Callback):
                 skipped=described["skipped"],
                 flagged=dict(Counter(flag for row in rows for flag in row.flags)),
                 seconds=seconds,
+                temperature=model.temperature if getattr(model, "calibrated", False) else None,
             ),
         )
 
     def _seconds(self) -> float:
         return round(self.before + time.monotonic() - self.started, 1)
+
+
+class Calibrator(Callback):
+    """Fits a temperature to the dev clips, and writes that of the best model: calibration.json.
+
+    Each dev pass is used as it comes, and each checkpoint keeps its own temperature: no further
+    pass is needed, and a run that is resumed knows what was found before.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.answers: list[tuple[list[float], int, str]] = []
+        self.found: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.found
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.found = state_dict
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            (self.folder / temperature.FILE).unlink(missing_ok=True)  # the best model may change
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.answers = []
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *args: Any
+    ) -> None:
+        if isinstance(outputs, torch.Tensor):  # a recogniser returns none
+            languages = [utterance.language for utterance in batch.utterances]
+            rows = zip(outputs.tolist(), batch.labels.tolist(), languages, strict=True)
+            self.answers += rows
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        answers = _gathered(trainer, self.answers)
+        if trainer.sanity_checking or not answers:
+            return
+        try:
+            self.found = asdict(temperature.calibrate(*zip(*answers, strict=True)))
+        except InputError as error:
+            self.found = {"reason": str(error)}
+        if trainer.state.fn == TrainerFn.VALIDATING and trainer.is_global_zero:
+            self._tell(self.found)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and hasattr(pl_module, "temperature"):
+            self._tell(self._of_the_best())
+
+    def _of_the_best(self) -> dict[str, Any]:
+        path = self.folder / "checkpoints" / "best.ckpt"
+        if not path.is_file():
+            return {"reason": "no dev clips were scored"}
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return saved["callbacks"].get(self.state_key) or {
+            "reason": "the best checkpoint is older than that; `speechtaxi validate RUN` does it"
+        }
+
+    def _tell(self, found: dict[str, Any]) -> None:
+        if "reason" in found:
+            line = f"not calibrated: {found['reason']}"
+        else:
+            calibration = temperature.Calibration(**found)
+            temperature.write(self.folder, calibration)
+            line = str(calibration)
+        print(line, file=sys.stderr, flush=True)
 
 
 class MetricsLog(CSVLogger):
@@ -203,6 +271,15 @@ class EpochLines(Callback):
                 file=sys.stderr,
                 flush=True,
             )
+
+
+def _gathered(trainer: Trainer, share: list[Any]) -> list[Any]:
+    """Return what all processes bring, to each of them."""
+    if trainer.world_size == 1:
+        return share
+    shares: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(shares, share)
+    return [item for share in shares for item in share]
 
 
 def _fingerprint(model: LightningModule) -> str | None:

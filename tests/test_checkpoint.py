@@ -10,9 +10,11 @@ from test_e2e_classifier import batch_of
 from test_encoder import CLIPS
 
 import speechtaxi
-from speechtaxi import checkpoint
+from speechtaxi import checkpoint, temperature
 from speechtaxi.cli import main
 from speechtaxi.errors import InputError
+
+CALIBRATION = temperature.Calibration(2.5, 40, 0.9, 0.6, 0.2, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,40 @@ def test_the_model_folder_is_that_of_the_field(exported):
     card = (exported / "README.md").read_text()
     assert "up, down" in card
     assert "eng, fra" in card
+
+
+def test_a_temperature_travels_with_the_model(e2e_run, exported, tmp_path):
+    assert json.loads((exported / "config.json").read_text())["temperature"] is None
+    assert "not calibrated" in (exported / "README.md").read_text()
+    run = tmp_path / "run"
+    shutil.copytree(e2e_run, run)
+    temperature.write(run, CALIBRATION)
+    assert main(["export", str(run), str(tmp_path / "model")]) == 0
+    assert "calibrated on dev clips" in (tmp_path / "model" / "README.md").read_text()
+    bare = speechtaxi.load(str(exported))
+    assert (bare.temperature, bare.calibrated) == (1.0, False)
+    for folder in (run, tmp_path / "model"):
+        model = speechtaxi.load(str(folder))
+        assert (model.temperature, model.calibrated) == (2.5, True)
+        batch = batch_of(CLIPS)
+        with torch.inference_mode():
+            expected = (bare(batch) / 2.5).softmax(-1)
+            rows, raw = model.predict_step(batch), bare.predict_step(batch)
+        found = torch.tensor([list(row.probabilities.values()) for row in rows])
+        torch.testing.assert_close(found, expected)
+        assert [row.prediction for row in rows] == [row.prediction for row in raw]
+
+
+def test_a_model_folder_of_an_earlier_version_is_not_calibrated(exported, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["temperature"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert not speechtaxi.load(str(folder)).calibrated
+    (folder / "config.json").write_text(json.dumps(config | {"temperature": 0}))
+    with pytest.raises(InputError, match="temperature must be a number above 0, not 0"):
+        speechtaxi.load(str(folder))
 
 
 def test_an_existing_folder_is_not_overwritten(e2e_run, exported, capsys):

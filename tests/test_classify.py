@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import speechtaxi
+from speechtaxi import temperature
 from speechtaxi.cli import main
 from speechtaxi.errors import InputError
 from speechtaxi.records import read_manifest, read_predictions
@@ -37,6 +39,27 @@ def test_the_api_and_the_command_agree_with_test(e2e_run, clips, capsys):
         for label, chance in known.probabilities.items():
             assert row["probabilities"][label] == pytest.approx(chance, abs=2e-3)  # 16-bit cache
             assert answer.probabilities[label] == pytest.approx(chance, abs=2e-3)
+
+
+def test_a_calibrated_model_is_less_sure_of_the_same_answers(e2e_run, clips, tmp_path, capsys):
+    import numpy as np
+
+    run = tmp_path / "run"
+    shutil.copytree(e2e_run, run)
+    main(["test", str(run)])
+    raw = json.loads(capsys.readouterr().out.splitlines()[-1])
+    before = read_predictions(run / "predictions-test.jsonl")
+    temperature.write(run, temperature.Calibration(3.0, 40, 0.9, 0.6, 0.2, 0.1))
+    main(["test", str(run)])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == raw
+    after = read_predictions(run / "predictions-test.jsonl")
+    assert [row.prediction for row in after] == [row.prediction for row in before]
+    for one, two in zip(before, after, strict=True):
+        odds = np.log([list(row.probabilities.values()) for row in (one, two)])
+        assert odds[0, 0] - odds[0, 1] == pytest.approx(3 * (odds[1, 0] - odds[1, 1]), rel=1e-3)
+    known = {row.id: row.probabilities["up"] for row in after}
+    for row in speechtaxi.load(str(run)).classify(clips):
+        assert row.probabilities["up"] == pytest.approx(known[Path(row.id).stem], abs=2e-3)
 
 
 def test_order_and_chunks_change_nothing(e2e_run, clips):
