@@ -191,7 +191,7 @@ class Calibrator(Callback):
             return {"reason": "no dev clips were scored"}
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return saved["callbacks"].get(self.state_key) or {
-            "reason": "the best checkpoint is older than that; `speechtaxi validate RUN` does it"
+            "reason": "an earlier version saved the best model; `speechtaxi validate RUN` does it"
         }
 
     def _tell(self, found: dict[str, Any]) -> None:

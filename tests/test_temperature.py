@@ -184,6 +184,17 @@ def test_a_resumed_run_finds_the_same_temperature(noisy_run, fit_noisy, tmp_path
     assert found == pytest.approx(kept, rel=1e-4)
 
 
+def test_the_best_model_of_an_earlier_version_is_told(noisy_run, fit_noisy, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(noisy_run, run)
+    saved = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    del saved["callbacks"]["Calibrator"]
+    torch.save(saved, run / "checkpoints/best.ckpt")
+    assert main([*fit_noisy, f"--run={run}", "--ckpt_path=last"]) == 0  # nothing is left to train
+    assert "not calibrated: an earlier version" in capsys.readouterr().err
+    assert not (run / "calibration.json").exists()
+
+
 def test_a_run_with_too_few_dev_clips_says_so(e2e_run, capsys):
     assert not (e2e_run / "calibration.json").exists()
     assert read_run(e2e_run).temperature is None
