@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import Self
 
 import torch
+from typing_extensions import Self
 
 from speechtaxi.batch import Batch
 from speechtaxi.classifier import AudioClassifier, Classifier

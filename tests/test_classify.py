@@ -32,10 +32,11 @@ def test_the_api_and_the_command_agree_with_test(e2e_run, clips, capsys):
     assert main(["classify", str(e2e_run), *clips, "--top_k", "2", "--batch_size", "3"]) == 0
     printed = rows(capsys.readouterr().out)
     called = list(speechtaxi.load(str(e2e_run)).classify(clips))
-    assert [row["id"] for row in printed] == [row.id for row in called] == clips
+    assert [row["path"] for row in printed] == [row.id for row in called] == clips
+    assert [row["id"] for row in printed] == [Path(clip).name for clip in clips]
     for row, answer, path in zip(printed, called, clips, strict=True):
         known = tested[path.rsplit("/", 1)[1].removesuffix(".flac")]
-        assert row["prediction"] == answer.prediction == known.prediction
+        assert row["topic"] == answer.prediction == known.prediction
         for label, chance in known.probabilities.items():
             assert row["probabilities"][label] == pytest.approx(chance, abs=2e-3)  # 16-bit cache
             assert answer.probabilities[label] == pytest.approx(chance, abs=2e-3)
@@ -75,7 +76,10 @@ def test_folders_globs_and_stdin(e2e_run, clips, capsys, monkeypatch, tone):
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(clips[:2]) + "\n\n"))
     assert main(["classify", str(e2e_run), str(folder), "-", f"{folder}/d*/*.wav"]) == 0
     ids = [row["id"] for row in rows(capsys.readouterr().out)]
-    assert ids == [f"{folder}/a.wav", f"{folder}/deep/b.wav", *clips[:2], f"{folder}/deep/b.wav"]
+    names = [Path(clip).name for clip in clips[:2]]
+    assert ids == ["a.wav", "deep/b.wav", *names]  # a file that is named twice is done once
+    assert main(["classify", str(e2e_run), str(folder), "--exclude", "deep/*"]) == 0
+    assert [row["id"] for row in rows(capsys.readouterr().out)] == ["a.wav"]
 
 
 def test_bad_files_are_named_and_the_rest_is_done(e2e_run, clips, capsys, tmp_path, tone):
@@ -87,7 +91,7 @@ def test_bad_files_are_named_and_the_rest_is_done(e2e_run, clips, capsys, tmp_pa
     assert str(short) in bad
     assert main(["classify", str(e2e_run), clips[0], *bad, clips[1]]) == 1
     printed = capsys.readouterr()
-    assert [row["id"] for row in rows(printed.out)] == clips[:2]
+    assert [row["path"] for row in rows(printed.out)] == clips[:2]
     for path in bad:
         assert sum(path in line for line in printed.err.splitlines()) == 1
     assert "2 done, 5 failed" in printed.err
@@ -113,9 +117,9 @@ def test_tables_on_disk(e2e_run, clips, tmp_path, kind, comma):
     out = tmp_path / f"out.{kind}"
     assert main(["classify", str(e2e_run), *clips[:3], "--output", str(out), "--top_k=1"]) == 0
     lines = [line.split(comma) for line in out.read_text().splitlines()]
-    assert lines[0][:5] == ["id", "language", "prediction", "topic_1", "probability_1"]
-    assert [line[0] for line in lines[1:]] == clips[:3]
-    assert all(line[2] == line[3] for line in lines[1:])
+    head = dict(zip(lines[0], range(len(lines[0])), strict=True))
+    assert [line[head["path"]] for line in lines[1:]] == clips[:3]
+    assert all(line[head["topic"]] == line[head["topic_1"]] for line in lines[1:])
 
 
 def test_table_for_people(e2e_run, clips, capsys):
@@ -125,7 +129,12 @@ def test_table_for_people(e2e_run, clips, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [(["--language", "English"], "ISO 639-3"), (["--output", "x.doc"], "--format")],
+    [
+        (["--language", "Englsh"], "English"),
+        (["--output", "x.doc"], "name it"),
+        (["--min_probability", "2"], "between 0 and 1"),
+        (["--output", "x.csv", "--format", "table"], "for the terminal"),
+    ],
 )
 def test_wrong_options(e2e_run, clips, arguments, told, capsys):
     assert main(["classify", str(e2e_run), clips[0], *arguments]) == 2
@@ -135,3 +144,125 @@ def test_wrong_options(e2e_run, clips, arguments, told, capsys):
 def test_help_needs_no_torch():
     code = "import sys, speechtaxi.classify as c; c.parser(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def broadcast(tmp_path, clips):
+    """A minute of speech-like clips with silence between; and the seconds where they lie."""
+    import numpy as np
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    speech = np.concatenate([soundfile.read(clip, dtype="float32")[0] for clip in clips[:4]])
+    silence = 1e-4 * rng.standard_normal(4 * 16_000).astype(np.float32)
+    parts, places, at = [], [], 0.0
+    for _ in range(5):
+        parts += [silence, speech]
+        places.append((at + 4, at + 4 + len(speech) / 16_000))
+        at = places[-1][1]
+    path = tmp_path / "broadcast.flac"
+    soundfile.write(path, np.concatenate([*parts, silence]), 16_000)
+    return path, places
+
+
+def test_long_recordings_are_cut_by_the_clock_and_summed_up(e2e_run, broadcast, capsys):
+    path, _ = broadcast
+    options = ["--segments", "fixed", "--longest", "5", "--cut_above", "10", "--top_k", "2"]
+    assert main(["classify", str(e2e_run), str(path), *options]) == 0
+    *segments, whole = rows(capsys.readouterr().out)
+    assert {row["kind"] for row in segments} == {"segment"}
+    assert whole["kind"] == "recording"
+    assert segments[0]["start"] == 0
+    assert all(row["end"] - row["start"] <= 5.001 for row in segments)
+    heard = [row for row in segments if row["topic"] != "no speech"]
+    length = sum(row["end"] - row["start"] for row in heard)
+    mean = sum(row["probabilities"]["up"] * (row["end"] - row["start"]) for row in heard) / length
+    assert whole["probabilities"]["up"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_a_short_file_is_one_row_and_an_unsure_topic_is_unknown(e2e_run, clips, capsys):
+    options = ["--min_probability", "1.0", "--language", "auto"]
+    assert main(["classify", str(e2e_run), clips[0], *options]) == 0
+    [row] = rows(capsys.readouterr().out)
+    assert (row["kind"], row["topic"], row["language"]) == ("recording", "unknown", "und")
+    assert row["probability"] < 1
+
+
+def test_silence_has_no_topic(e2e_run, tmp_path, capsys):
+    import numpy as np
+    import soundfile
+
+    for name, seconds in (("short", 1), ("long", 40)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(seconds * 16_000), 16_000)
+    assert main(["classify", str(e2e_run), str(tmp_path), "--segments", "energy"]) == 0
+    told = {row["id"]: row for row in rows(capsys.readouterr().out)}
+    assert {row["topic"] for row in told.values()} == {"no speech"}
+    assert {row["probability"] for row in told.values()} == {None}
+
+
+def test_a_run_goes_on_where_it_stopped(e2e_run, clips, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out.jsonl"
+    command = ["classify", str(e2e_run), *clips[:5], "--output", str(out)]
+    assert main(["classify", str(e2e_run), *clips[:3], "--output", str(out)]) == 0
+    model = type(speechtaxi.load(str(e2e_run)))
+    asked: list[str] = []
+    ask = model.classify
+
+    def noted(self, paths, **options):
+        asked.extend(clip.id for clip in paths)
+        return ask(self, paths, **options)
+
+    monkeypatch.setattr(model, "classify", noted)
+    assert main(command) == 0
+    assert asked == [Path(clip).name for clip in clips[3:5]]
+    assert [row["path"] for row in rows(out.read_text())] == clips[:5]
+    summary = json.loads((tmp_path / "out.jsonl.summary.json").read_text())
+    assert (summary["inputs"], summary["done"], summary["skipped"]) == (5, 2, 3)
+    assert main([*command, "--min_probability", "0.5"]) == 2
+    assert "min_probability" in capsys.readouterr().err  # rows of other settings are not mixed
+
+
+def test_languages_come_from_folders_and_manifests(e2e_run, tone, tmp_path, capsys):
+    for name in ("archive/fra/a.wav", "archive/2024/yor/b.wav", "archive/c.wav"):
+        tone(name)
+    folder = tmp_path / "archive"
+    manifest = tmp_path / "m.jsonl"
+    row = {"id": "x", "audio": str(folder / "c.wav"), "language": "swh"}
+    manifest.write_text(json.dumps(row))
+    assert main(["classify", str(e2e_run), str(folder), "--language", "folder"]) == 0
+    told = {row["id"]: row["language"] for row in rows(capsys.readouterr().out)}
+    assert told == {"fra/a.wav": "fra", "2024/yor/b.wav": "yor", "c.wav": "und"}
+    assert main(["classify", str(e2e_run), str(manifest)]) == 0
+    assert [(r["id"], r["language"]) for r in rows(capsys.readouterr().out)] == [("x", "swh")]
+
+
+def test_a_report_chooses_the_model(e2e_run, clips, tmp_path, capsys):
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"router": {"eng": {"run": str(e2e_run)}}}))
+    assert main(["classify", str(report), clips[0], "--language", "English"]) == 0
+    assert rows(capsys.readouterr().out)[0]["system"] == "e2e"
+    assert main(["classify", str(report), clips[0], "--language", "fra"]) == 2
+    assert "no model for fra" in capsys.readouterr().err
+
+
+def test_topics_over_time_and_why(e2e_run, broadcast, tmp_path, capsys):
+    path, _ = broadcast
+    out = tmp_path / "timeline"
+    options = ["--segments", "fixed", "--longest", "5", "--cut_above", "10"]
+    told = ["--timeline", str(out), "--explain", "--output", str(tmp_path / "o.sqlite")]
+    assert main(["classify", str(e2e_run), str(path), *options, *told]) == 0
+    assert "broadcast.flac at" in capsys.readouterr().err
+    assert (out / "index.html").read_text().startswith("<!doctype html>")
+    labels = (out / "broadcast.flac.audacity.txt").read_text().splitlines()
+    assert labels
+    assert all(len(line.split("\t")) == 3 for line in labels)
+    assert (out / "broadcast.flac.vtt").read_text().startswith("WEBVTT")
+    assert (out / "broadcast.flac.rttm").read_text().startswith("SPEAKER")
+
+
+def test_two_models_answer_as_one(e2e_run, clips, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(e2e_run, other)
+    assert main(["classify", str(e2e_run), clips[0], "--ensemble", str(other)]) == 0
+    [row] = rows(capsys.readouterr().out)
+    assert row["system"] == "e2e + e2e"

@@ -1,0 +1,225 @@
+"""The way of a recording: found, cut where it is long, classified, told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from speechtaxi import audio
+from speechtaxi.classifier import AudioClassifier
+from speechtaxi.errors import InputError
+from speechtaxi.languages import UNKNOWN, is_code
+from speechtaxi.records import read_manifest
+from speechtaxi.segment import Segmenter
+from speechtaxi.timeline import summarize
+from speechtaxi.types import NO_SPEECH, UNKNOWN_TOPIC, Answer, Prediction, Span, Utterance
+
+MANIFESTS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet"})
+
+AHEAD = 64
+"""Clips that are read before they are classified, those of similar length together."""
+
+Fail = Callable[[Utterance, str], None]
+"""Is told of a recording that cannot be used, and why."""
+
+Romanize = Callable[[str, str], str]
+"""Spells a text in a language (ISO 639-3) in Latin letters."""
+
+
+def gather(
+    inputs: Iterable[str],
+    fail: Fail,
+    *,
+    language: str = UNKNOWN,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> list[Utterance]:
+    """Return the recordings that files, folders, patterns and manifests name, each once.
+
+    Args:
+        fail: is told of a path that names nothing.
+        language: ISO 639-3 of what does not say; "folder" takes the first folder below the one that
+            was named whose name is a code.
+        include, exclude: see `audio.find_recordings`.
+    """
+    paths: list[str] = []
+    recordings: list[Utterance] = []
+    spoken = UNKNOWN if language == "folder" else language
+    for name in inputs:
+        try:
+            if Path(name).suffix.lower() in MANIFESTS:
+                rows = read_manifest(name, language=None if spoken == UNKNOWN else spoken)
+                recordings += [row for row in rows if row.audio]
+            elif any(audio.find_audio([name])):
+                paths.append(name)
+        except InputError as error:
+            fail(Utterance(name, spoken, audio=name), str(error))
+    for id, path in audio.find_recordings(paths, include, exclude):
+        codes = [part for part in id.split("/")[:-1] if is_code(part)] or [UNKNOWN]
+        recordings.append(
+            Utterance(id, codes[0] if language == "folder" else spoken, audio=str(path))
+        )
+    return recordings
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A recording, and the stretches of speech that it was cut into; None where it is whole."""
+
+    recording: Utterance
+    seconds: float
+    spans: Sequence[Span] | None
+
+    @property
+    def clips(self) -> list[Utterance]:
+        """What the model classifies."""
+        if self.spans is None:
+            return [self.recording]
+        first = self.recording.start
+        return [
+            replace(
+                self.recording,
+                id=f"{self.recording.id}#{number}",
+                start=first + span.start,
+                duration=span.end - span.start,
+            )
+            for number, span in enumerate(self.spans)
+        ]
+
+
+def cut(recording: Utterance, segmenter: Segmenter | None, above: float) -> Cut:
+    """Cut a recording that lasts more than `above` seconds, in one pass through it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path, start = recording.audio, recording.start
+    if path is None:
+        raise InputError(f"{recording.id} names no audio file")
+    seconds = recording.duration or audio.probe(path).seconds - start
+    if segmenter is None or seconds <= above:
+        return Cut(recording, seconds, None)
+    heard = 0.0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal heard
+        for block in audio.stream(path, start, recording.duration):
+            heard += len(block) / audio.SAMPLE_RATE
+            yield block
+
+    spans = list(segmenter.spans(counted()))
+    return Cut(recording, heard, spans)  # headers only estimate the length of some formats
+
+
+@dataclass(frozen=True)
+class Teller:
+    """Turns predictions into answers.
+
+    Args:
+        system: see `Answer`.
+        min_probability: below it a topic is unknown.
+        romanize: spells what was read in Latin letters; None leaves that out.
+    """
+
+    model: AudioClassifier
+    system: str
+    min_probability: float = 0.0
+    romanize: Romanize | None = None
+
+    def answers(
+        self,
+        recordings: Iterable[Utterance],
+        fail: Fail,
+        *,
+        segmenter: Segmenter | None = None,
+        above: float = 30.0,
+        batch_seconds: float = 60.0,
+        batch_size: int = 8,
+    ) -> Iterator[tuple[Utterance, list[Answer]]]:
+        """Yield each recording with its answers: its segments' in order, then its own.
+
+        Recordings come in the order given, in bounded memory; those that cannot be used do not.
+
+        Args:
+            segmenter: cuts recordings of more than `above` seconds.
+            batch_seconds, batch_size: the most audio and clips that the model is given at once.
+        """
+
+        def classified(cuts: Sequence[Cut]) -> Iterator[tuple[Utterance, list[Answer]]]:
+            failed: list[tuple[str, str]] = []
+            clips = [clip for one in cuts for clip in one.clips]
+            rows = self.model.classify(
+                clips, batch_seconds=batch_seconds, batch_size=batch_size, failed=failed
+            )
+            told = {row.id: row for row in rows}
+            reasons = dict(failed)
+            for one in cuts:
+                names = [clip.id for clip in one.clips]
+                if why := next((reasons[name] for name in names if name in reasons), None):
+                    fail(one.recording, why)
+                else:
+                    clips_told = zip(one.clips, (told[name] for name in names), strict=True)
+                    yield one.recording, self._told(one, list(clips_told))
+
+        waiting: list[Cut] = []
+        for recording in recordings:
+            try:
+                waiting.append(cut(recording, segmenter, above))
+            except InputError as error:
+                fail(recording, str(error))
+            if sum(len(one.spans or "1") for one in waiting) >= AHEAD:
+                yield from classified(waiting)
+                waiting = []
+        yield from classified(waiting)
+
+    def _told(self, one: Cut, rows: Sequence[tuple[Utterance, Prediction]]) -> list[Answer]:
+        first = one.recording.start
+        if one.spans is None:
+            [(clip, row)] = rows
+            length = one.seconds if row.duration is None else row.duration
+            return [
+                self._answer(one.recording, clip, row, Span(first, first + length), "recording")
+            ]
+        segments = [
+            self._answer(
+                one.recording, clip, row, Span(first + span.start, first + span.end), "segment"
+            )
+            for span, (clip, row) in zip(one.spans, rows, strict=True)
+        ]
+        whole = summarize(
+            segments,
+            path=str(one.recording.audio),
+            id=one.recording.id,
+            seconds=one.seconds,
+            min_probability=self.min_probability,
+            system=self.system,
+        )
+        return [*segments, replace(whole, span=Span(first, first + one.seconds))]
+
+    def _answer(
+        self, recording: Utterance, clip: Utterance, row: Prediction, span: Span, kind: str
+    ) -> Answer:
+        chance = row.probabilities[row.prediction]
+        silent = "silent" in row.flags
+        heard = self.model.heard(clip)
+        language = heard[0] if heard and row.language == UNKNOWN else row.language
+        topic = row.prediction if chance >= self.min_probability else UNKNOWN_TOPIC
+        return Answer(
+            id=recording.id,
+            path=str(recording.audio),
+            kind="segment" if kind == "segment" else "recording",
+            span=span,
+            language=language,
+            topic=NO_SPEECH if silent else topic,
+            probability=None if silent else chance,
+            probabilities={} if silent else row.probabilities,
+            calibrated=self.model.calibrated,
+            system=self.system,
+            heard=heard[1] if heard else None,
+            text=row.text,
+            romanized=self.romanize(row.text, language) if self.romanize and row.text else None,
+            flags=row.flags,
+        )
