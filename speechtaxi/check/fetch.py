@@ -78,6 +78,8 @@ def run_fetch(options: argparse.Namespace) -> int:
         options.revision,
         lambda clips: progress(clips, "fetching"),
     )
+    for note in written.notes:
+        print(f"note: {note}", file=sys.stderr)
     for problem in written.left_out[:NAMED_AT_MOST]:
         print(f"left out: {problem}", file=sys.stderr)
     seconds = {row.id: row.duration for row in written.rows if row.duration is not None}

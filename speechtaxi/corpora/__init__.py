@@ -5,7 +5,7 @@ Nothing here runs code of a data set, and nothing needs the network where a mirr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,18 @@ def fetch(
         "labels": chosen.labels,
         "languages": list(wish.languages) or "all",
         "columns": dict(wish.columns),
-        "notes": list(chosen.notes),
+        "notes": [*chosen.notes, *_notes(chosen, mirror, revision)],
         "files": [_file(mirror, shard.path) for shard in shards if shard.path.is_file()],
     }
     return write_corpus(output, record, watch(chosen.read(shards, wish)))
+
+
+def _notes(chosen: Source, mirror: Mirror, revision: str | None) -> Iterator[str]:
+    pinned = revision or chosen.revision
+    if mirror.revision and pinned and "/" not in pinned and pinned != mirror.revision:
+        yield f"commit {mirror.revision}, where {pinned} was expected"
+    if chosen.also and mirror.also is None:
+        yield f"without {chosen.also}, which may ask for a login"
 
 
 def _file(mirror: Mirror, path: Path) -> dict[str, Any]:

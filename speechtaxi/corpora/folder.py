@@ -29,6 +29,8 @@ class Written:
     rows: list[Utterance] = field(default_factory=list[Utterance])
     left_out: list[str] = field(default_factory=list[str])
     """Why, one line for each clip."""
+    notes: list[str] = field(default_factory=list[str])
+    """What a user should know, one line each."""
     extracted: int = 0
     """Recordings that had to be written; the others were there."""
 
@@ -47,7 +49,7 @@ def write_corpus(output: Path, record: Mapping[str, Any], clips: Iterable[Clip])
             of one id; not a single clip to write.
     """
     _claim(output, record)
-    written = Written(output / MANIFEST)
+    written = Written(output / MANIFEST, notes=list(record["notes"]))
     seen: set[str] = set()
     with replacing(written.manifest) as file:
         for clip in clips:
@@ -122,7 +124,7 @@ def _placed(output: Path, clip: Clip, written: Written) -> Utterance:
 
 def _extract(clip: Clip, sound: Sound, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft = path.with_name(f".{path.name}.part")  # what a kill leaves, the next call overwrites
     try:
         with sound.open() as stream, draft.open("wb") as file:
             shutil.copyfileobj(stream, file)

@@ -18,12 +18,12 @@ from dataclasses import replace
 
 from speechtaxi.corpora.clip import Clip, Shard, Source, Wish, language_code
 from speechtaxi.corpora.mirror import Mirror, download_command, whole
-from speechtaxi.corpora.shards import Fields, read_shards, with_split
+from speechtaxi.corpora.shards import NAMES, Fields, read_shards, with_split
 from speechtaxi.errors import InputError
 from speechtaxi.records import ALIASES, SPLITS, read_manifest
 
 LABELS = ("label", "category", "topic", "intent", "class")
-FIELDS: Fields = {ours: (ours, *theirs) for ours, theirs in ALIASES.items()} | {
+FIELDS: Fields = {ours: (ours, *ALIASES[ours]) for ours in NAMES} | {
     "text": ("text", *ALIASES["text"], "sentence"),
     "label": LABELS,
 }

@@ -146,16 +146,18 @@ def wanted(patterns: Sequence[str], wish: Wish) -> list[str]:
 
 def _from_hub(repository: str, revision: str | None, patterns: Sequence[str], wish: Wish) -> Mirror:
     hub = cast(Any, import_module("huggingface_hub"))
-    cache, offline = Path(hub.constants.HF_HUB_CACHE), hub.constants.HF_HUB_OFFLINE
+    settings = cast(Any, import_module("huggingface_hub.constants"))
+    errors = cast(Any, import_module("huggingface_hub.errors"))
+    cache = Path(settings.HF_HUB_CACHE)
     include = wanted(patterns, wish)
     reason = "HF_HUB_OFFLINE is set"
-    if not offline:
+    if not settings.HF_HUB_OFFLINE:
         try:
             root = hub.snapshot_download(
                 repository, repo_type="dataset", revision=revision, allow_patterns=include
             )
             return Mirror(Path(root), repository, Path(root).name)
-        except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+        except (OSError, ValueError, errors.HfHubHTTPError) as error:
             lines = str(error).strip().splitlines()
             reason = lines[0] if lines else type(error).__name__
     found = _cached(cache, repository, revision)

@@ -16,8 +16,11 @@ from speechtaxi.corpora.mirror import Mirror, download_command, wanted, whole
 from speechtaxi.corpora.tables import columns, read_rows
 from speechtaxi.errors import InputError
 from speechtaxi.languages import UNKNOWN
-from speechtaxi.records import ALIASES, SPLITS
+from speechtaxi.records import SPLITS
 from speechtaxi.types import Utterance
+
+NAMES = ("audio", "text", "label", "group", "speaker", "language", "split")
+"""The fields that columns can fill; ids are made, lengths are measured."""
 
 Fields = Mapping[str, tuple[str, ...]]
 """Our field -> columns to take it from, the first that is there; "a+b" joins two with a space."""
@@ -118,8 +121,8 @@ def _choose(path: Path, fields: Fields, wish: Wish) -> dict[str, str]:
     there = columns(path)
     chosen: dict[str, str] = {}
     for ours, theirs in wish.columns.items():
-        if ours not in ALIASES:
-            raise InputError(f"unknown field '{ours}' in columns; use one of {', '.join(ALIASES)}")
+        if ours not in NAMES:
+            raise InputError(f"unknown field '{ours}' in columns; use one of {', '.join(NAMES)}")
         if not _has(there, theirs):
             raise InputError(
                 f"{path}: no column '{theirs}' (for {ours}); the columns are {', '.join(there)}"

@@ -12,7 +12,7 @@ in the path or in columns), and from which folder the audio paths count. A table
 understood is refused with what is in it.
 
 The licence is not declared. Splits are as published. The romanised gold text is kept in the column
-`text_romanized`, which a model reads with `--data.columns.text text_romanized`.
+`text_romanized`, which a model reads with `--data.columns '{text: text_romanized}'`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from speechtaxi.corpora.archive import Archive
+from speechtaxi.corpora.archive import DAMAGE, Archive
 from speechtaxi.corpora.clip import Clip, Shard, Sound, Source, Wish
 from speechtaxi.corpora.mirror import Mirror
 from speechtaxi.corpora.tables import SUFFIXES, read_rows
@@ -85,12 +85,15 @@ def _rows(tables: Path, wish: Wish) -> Iterator[Row]:
             raise InputError(f"{tables}: holds no tables, but {', '.join(archive.members)}")
         languages: set[str] = set()
         for name in names:
-            with archive.open(name) as stream:
-                for where, cells in read_rows(tables, stream, name=name):
-                    language = _language(where, name, cells)
-                    languages.add(language)
-                    if not wish.languages or language in wish.languages:
-                        yield where, language, _split(where, name, cells), cells
+            try:
+                with archive.open(name) as stream:
+                    for where, cells in read_rows(tables, stream, name=name):
+                        language = _language(where, name, cells)
+                        languages.add(language)
+                        if not wish.languages or language in wish.languages:
+                            yield where, language, _split(where, name, cells), cells
+            except DAMAGE as error:
+                raise InputError(f"{tables}: {name} is damaged ({error})") from None
     missing = [code for code in wish.languages if code not in languages]
     if missing:
         raise InputError(f"{tables}: lacks {', '.join(missing)}; it has {_list(languages)}")
