@@ -20,7 +20,7 @@ COMMANDS = {
     "export": ("speechtaxi.export", "write a run's best model as a folder to share"),
     "report": ("speechtaxi.report", "compare systems from their predictions"),
     "compare": ("speechtaxi.report.pair", "two runs against each other, in the terminal"),
-    "data": ("speechtaxi.check", "check a corpus: counts, damage, balance, leakage"),
+    "data": ("speechtaxi.check", "fetch a published corpus; check one: counts, damage, leaks"),
     "languages": ("speechtaxi.catalogue", "the languages of SpeechTaxi, and who knows them"),
     "synthesize": ("speechtaxi.synthesize", "speak a table of texts with eSpeak NG"),
     "demo": ("speechtaxi.demo", "the whole comparison on synthetic news, offline"),

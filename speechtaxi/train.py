@@ -45,7 +45,8 @@ def configs() -> dict[str, Path]:
     """Return the configs that come with the package, by short name."""
     here = Path(__file__).parent
     folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-    return {path.stem: path for path in sorted(folder.rglob("*.yaml"))}
+    kinds = ("trainer", "data", "model")
+    return {p.stem: p for kind in kinds for p in sorted((folder / kind).glob("*.yaml"))}
 
 
 def config_path(before: str, argument: str) -> str:
