@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow.parquet
 import pytest
@@ -323,6 +325,21 @@ def test_torn_and_lost_ends(tmp_path, kind):
 
 
 @every_kind
+def test_a_killed_run_can_be_overwritten(tmp_path, kind):
+    output = tmp_path / f"out.{kind}"
+
+    def work() -> None:  # SQLite's log stays behind, with rows in it
+        open_results(output, None, SETTINGS).write("k", recording("a"))
+        os._exit(0)
+
+    assert in_a_child(work) == 0
+    with open_results(output, None, {"model": "another"}, overwrite=True) as results:
+        assert not results.skip("k", "a")
+        results.write("k", recording("b"))
+    assert read(output) == table(recording("b"))
+
+
+@every_kind
 def test_rows_are_there_as_they_are_done(tmp_path, kind):
     output = tmp_path / f"out.{kind}"
     with open_results(output, None, SETTINGS) as results:
@@ -555,6 +572,36 @@ def test_a_full_disk_loses_nothing_that_was_reported(tmp_path, kind, limit):
     assert read(output) == table(
         [one for number in range(done + 5) for one in recording(f"{number}", text=f"{number:0900}")]
     )
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_disk_that_fills_up_within_a_row(tmp_path, kind):
+    class Full:
+        """A file that takes ten bytes and no more."""
+
+        def __init__(self, file: BinaryIO) -> None:
+            self.file, self.left = file, 10
+
+        def write(self, block: memoryview) -> int:
+            if not self.left:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.left = 0
+            return self.file.write(block[:10])
+
+        def __getattr__(self, name: str):
+            return getattr(self.file, name)
+
+    output = tmp_path / f"out.{kind}"
+    results = open_results(output, None, {})
+    results.write("k", recording("a"))
+    before = output.read_bytes()
+    results._stream = Full(results._stream)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
+        results.write("k", recording("b"))
+    assert output.read_bytes() == before  # no half row
+    results.close()  # by now there is room again, and the journal had it all
+    assert results.summary()["done"] == results.summary()["recordings"] == 2
+    assert read(output) == table([*recording("a"), *recording("b")])
 
 
 def test_a_folder_that_may_not_be_written(tmp_path):

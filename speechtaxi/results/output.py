@@ -117,7 +117,8 @@ class Results:
         with explained(self.path):
             done = self._journal.has(plain(id), key)
         if done:
-            self._count("skipped", id)
+            self._once(id)
+            self._counts["skipped"] += 1
         return done
 
     def write(self, key: str, answers: Sequence[Answer]) -> None:
@@ -144,19 +145,21 @@ class Results:
             "rows": len(rows),
             "block": block if self.path else b"",
         }
-        self._count("done", whole.id)
+        self._once(whole.id)
         behind, self._behind = self._behind, True  # if anything stops us here
         with explained(self.path):
             replaced = self._journal.put(entry, lines)
+            self._counts["done"] += 1
             if self._stream:
                 self._append(block)
         self._behind = behind or replaced or self.kind == "parquet"
 
     def fail(self, key: str, id: str, path: str, reason: str) -> None:
         """Note that an input could not be used, and why; `key` is "" where it could not be read."""
-        self._count("failed", id)
+        self._once(id)
         with explained(self.path):
             self._journal.fail(plain(id), key, plain(path), plain(reason))
+        self._counts["failed"] += 1
 
     def summary(self) -> dict[str, Any]:
         """Return counts: of this run's inputs, and of all that the output holds.
@@ -218,14 +221,13 @@ class Results:
             if kind is None:  # else what stopped the work says more
                 raise
 
-    def _count(self, what: str, id: str) -> None:
+    def _once(self, id: str) -> None:
         if id in self._seen:
             raise InputError(
                 f"two inputs are called '{id}'; name one folder that holds both, "
                 "or give ids in a manifest"
             )
         self._seen.add(id)
-        self._counts[what] += 1
 
     def _append(self, block: bytes) -> None:
         stream = cast(BinaryIO, self._stream)
