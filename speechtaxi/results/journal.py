@@ -234,9 +234,7 @@ def _claim(output: Path, journal: Path, overwrite: bool) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if overwrite:
-            for suffix in ("-wal", "-shm", "-journal"):
-                journal.with_name(journal.name + suffix).unlink(missing_ok=True)
-            os.ftruncate(lock, 0)
+            os.ftruncate(lock, 0)  # SQLite drops the log of an empty file
             for old in {output, beside(output, "failed.jsonl"), beside(output, "summary.json")}:
                 if old != journal:
                     old.unlink(missing_ok=True)
