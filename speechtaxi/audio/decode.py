@@ -99,6 +99,8 @@ def _open_sound(path: Path) -> Any:
         sound.close()
         return None
     _check_rate(path, sound.samplerate)
+    # Or else it seeks after each read to where it is, and an MP3 of 24 kHz clicks there.
+    sound.seekable = lambda: False
     return sound
 
 
@@ -184,8 +186,8 @@ def _from_ffmpeg(
         first = round(start * rate)
         last = None if duration is None else first + round(duration * rate)
         seek, found = seek and start > PREROLL, False
-        reached = not seek or _seek(container, start - PREROLL)
-        for at, block in _placed(path, container) if reached else ():
+        origin = _seek(path, container, start - PREROLL) if seek else None
+        for at, block in _placed(path, container, origin) if origin is not None or not seek else ():
             if seek and not found and at > first:
                 break
             found = True
@@ -198,27 +200,29 @@ def _from_ffmpeg(
         yield from _from_ffmpeg(path, start, duration, seek=False)
 
 
-def _seek(container: Any, seconds: float) -> bool:
+def _seek(path: Path, container: Any, seconds: float) -> float | None:
+    """Go some seconds from the first sample, and return its time stamp; None: there is no way."""
     stream = container.streams.audio[0]
     try:
-        container.seek(round((_origin(stream) + seconds) / stream.time_base), stream=stream)
-    except (*_faults(), OverflowError):
-        return False
-    return True
+        # Not what the header says: some codecs' delay is in the stamps, and their priming too.
+        origin = next((time or 0.0 for time, _ in _frames(path, container)), None)
+        if origin is not None:
+            container.seek(round((origin + seconds) / stream.time_base), stream=stream)
+    except (*_faults(), OverflowError, InputError):
+        return None
+    return origin
 
 
-def _origin(stream: Any) -> float:
-    """Return the time stamp, in seconds, of a stream's first sample."""
-    # Below zero lies a codec's priming, which the decoder drops.
-    return max(float((stream.start_time or 0) * stream.time_base), 0.0)
+def _placed(path: Path, container: Any, origin: float | None) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield where a block begins, in samples from the stream's first, and (samples,).
 
-
-def _placed(path: Path, container: Any) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield where a block begins, in samples from the stream's first, and (samples,)."""
-    stream = container.streams.audio[0]
-    rate, origin = stream.rate, _origin(stream)
+    `origin` is the time stamp of the first sample in seconds; None, where this begins with it.
+    """
+    rate = container.streams.audio[0].rate
     at, patience = None, round(MAX_HOLES * rate)
     for time, block in _frames(path, container):
+        if origin is None:
+            origin = time or 0.0
         begin = (at or 0) if time is None else round((time - origin) * rate)
         at = begin if at is None else at
         hole = begin - at
@@ -282,7 +286,8 @@ class _Mixer:
         pieces = [piece.to_ndarray() for piece in self.resampler.resample(frame)]
         if packed:
             pieces = [piece.reshape(-1, channels).T for piece in pieces]
-        return np.concatenate([_mean(piece, axis=0) for piece in [*pieces, np.zeros((1, 0), "f4")]])
+        blocks = [_mean(piece, axis=0) for piece in pieces]
+        return blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, "f4"), *blocks])
 
 
 def _faults() -> tuple[type[Exception], ...]:
