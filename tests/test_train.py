@@ -207,3 +207,19 @@ def test_two_processes_train_and_score_every_clip_once(fit_arguments, corpus, tm
     rows = read_predictions(run / "predictions-test.jsonl")
     assert [r.id for r in rows] == [r.id for r in read_manifest(corpus) if r.split == "test"]
     assert read_run(run).hardware["processes"] == "2"
+
+
+def test_a_full_disk_ends_in_one_line(fit_arguments, tmp_path):
+    """A limit on the size of files stands for it: the first checkpoint does not fit."""
+    run = tmp_path / "run"
+    code = (
+        "import resource, sys; from speechtaxi.cli import main;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "fit", *fit_arguments, "-c", "e2e_tiny", f"--run={run}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("speechtaxi fit: cannot write: ")
+    assert "Traceback" not in done.stderr
+    assert not list(run.glob("checkpoints/*"))  # no half checkpoint
