@@ -252,7 +252,8 @@ def test_examples_play_one_at_a_time(visit):
         player.evaluate("async audio => { audio.muted = true; await audio.play() }")
         assert player.evaluate("audio => audio.duration") == pytest.approx(1.0, abs=0.1)
         assert not player.evaluate("audio => audio.paused || audio.error")
-    page.wait_for_function("document.querySelectorAll('.examples audio')[0].paused")
+    page.wait_for_timeout(200)
+    assert players.nth(0).evaluate("audio => audio.paused")
 
 
 @pytest.mark.browser
