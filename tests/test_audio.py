@@ -234,20 +234,6 @@ def test_silence():
     assert audio.is_silent(quiet / 2)
 
 
-def test_find_audio(tmp_path, tone, monkeypatch):
-    for name in ("d/b.wav", "d/a.FLAC", "d/sub/c.wav", "d/.hidden/x.wav", "odd.bin.wav"):
-        tone(name)
-    (tmp_path / "d" / "notes.txt").write_text("no")
-    (tmp_path / "odd.bin.wav").rename(tmp_path / "odd.bin")
-    monkeypatch.chdir(tmp_path)
-    found = [path.as_posix() for path in audio.find_audio(["d", "odd.bin", "d/*.wav"])]
-    assert found == ["d/a.FLAC", "d/b.wav", "d/sub/c.wav", "odd.bin", "d/b.wav"]
-    for name, message in (("none", "no such file"), ("*.mp3", "no pattern"), ("e", "no audio")):
-        (tmp_path / "e").mkdir(exist_ok=True)
-        with pytest.raises(InputError, match=message):
-            list(audio.find_audio([name]))
-
-
 @pytest.mark.assets
 def test_real_speech(assets):
     speech = assets / "data" / "speech"

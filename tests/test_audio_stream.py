@@ -138,6 +138,13 @@ def test_a_moment_of_the_stream_is_where_load_finds_it(sound, name):
     assert likeness > 0.98
 
 
+def test_any_name_is_read(sound, tmp_path):
+    for number, kind in enumerate(("a.wav", "a.m4a")):
+        name = os.fsdecode(b"caf\xe9 %%d [%d].x" % number)
+        (tmp_path / name).write_bytes(sound(kind).read_bytes())
+        np.testing.assert_array_equal(audio.load(tmp_path / name), audio.load(sound(kind)))
+
+
 def test_blocks_last_what_was_asked(sound):
     lengths = [len(block) for block in audio.stream(sound("a.wav"), 0.25, 2.0, block_seconds=0.5)]
     assert lengths == [8_000] * 4

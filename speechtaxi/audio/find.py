@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -77,42 +78,43 @@ def _found(
     paths: Iterable[str | os.PathLike[str]], include: tuple[str, ...], exclude: tuple[str, ...]
 ) -> Iterator[tuple[Path, int]]:
     """Yield a file, and how many of its last parts name it."""
+
+    def chosen(below: list[Path]) -> list[Path]:
+        if include:
+            below = [path for path in below if _like(path, include)]
+        return [path for path in below if not _like(path, exclude)]
+
     for path in map(Path, paths):
         if os.path.isdir(path):
-            for file in _in_folder(path, include, exclude):
-                yield file, len(file.relative_to(path).parts)
+            below = _below(path)
+            if not below:
+                suffixes = " ".join(sorted(AUDIO_SUFFIXES))
+                raise InputError(f"{path}: holds no audio files (searched for {suffixes})")
+            found = [(path / file, len(file.parts)) for file in chosen(below)]
+            if not found:
+                raise InputError(
+                    f"{path}: include and exclude leave none of its {len(below)} audio files; "
+                    f"they match paths such as {below[0].as_posix()}"
+                )
         elif os.path.exists(path):
-            yield path, 1
-        elif found := _matches(path):
-            yield from _found(found, include, exclude)
+            found = [(path, 1)]
         else:
-            raise InputError(f"{path}: no such file or folder, and no pattern that matches one")
+            found = [
+                (match / file, len(file.parts) or 1)
+                for match in _matches(path)
+                for file in (chosen(_below(match)) if match.is_dir() else [Path()])
+            ]
+            if not found:
+                raise InputError(f"{path}: no such file or folder, and no pattern that matches one")
+        yield from found
 
 
-def _in_folder(folder: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> list[Path]:
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and not _hidden(path.relative_to(folder))
-        and path.is_file()
+def _below(folder: Path) -> list[Path]:
+    """Return the audio files in a folder, as paths below it, sorted."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path for path in files if path.suffix.lower() in AUDIO_SUFFIXES and not _hidden(path)
     )
-    if not found:
-        raise InputError(
-            f"{folder}: holds no audio files (searched for {' '.join(sorted(AUDIO_SUFFIXES))})"
-        )
-    chosen = [
-        path
-        for path in found
-        if (not include or _like(path.relative_to(folder), include))
-        and not _like(path.relative_to(folder), exclude)
-    ]
-    if not chosen:
-        raise InputError(
-            f"{folder}: include and exclude leave none of its {len(found)} audio files; "
-            f"they match paths such as {found[0].relative_to(folder).as_posix()}"
-        )
-    return chosen
 
 
 def _like(path: Path, patterns: tuple[str, ...]) -> bool:
@@ -123,9 +125,11 @@ def _like(path: Path, patterns: tuple[str, ...]) -> bool:
 def _matches(pattern: Path) -> list[Path]:
     """Return what a glob matches, sorted; unlike glob.glob it is not caught in circles of links."""
     anchor = Path(pattern.anchor)
+    parts = pattern.relative_to(anchor).parts
+    words = [part if part == "**" else re.sub(r"\*+", "*", part) for part in parts]
     try:
-        found = sorted(anchor.glob(str(pattern.relative_to(anchor))))
-    except (OSError, ValueError):  # a name too long, "**" inside of a word
+        found = sorted(anchor.glob("/".join(words)))
+    except OSError:  # a name too long
         return []
     return found if _hidden(pattern) else [path for path in found if not _hidden(path)]
 
