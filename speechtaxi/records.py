@@ -362,6 +362,12 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
                 f"{where}: prediction '{prediction.prediction}' has no probability; "
                 f"the labels are {', '.join(odds)}"
             )
+        if prediction.label is not None and prediction.label not in odds:
+            raise InputError(
+                f"{where}: gold label '{prediction.label}' is none of the labels: {', '.join(odds)}"
+            )
+        if not is_code(prediction.language):
+            raise InputError(f"{where}: {_bad_language(prediction.language)}")
         if predictions and odds.keys() != predictions[0].probabilities.keys():
             raise InputError(
                 f"{where}: probabilities of {', '.join(odds)}, but {places[0]} has "

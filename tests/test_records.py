@@ -288,6 +288,8 @@ def test_other_peoples_predictions_need_little(tmp_path):
     ("change", "message"),
     [
         ({"prediction": "war"}, "prediction 'war' has no probability; the labels are sport"),
+        ({"label": "war"}, "gold label 'war' is none of the labels: sport"),
+        ({"language": "English"}, "'English' must be an ISO 639-3 code"),
         ({"probabilities": {"sport": 0.75, "health": 0.2}}, "must sum to 1, not 0.9500"),
         ({"probabilities": {"sport": 1.5, "health": -0.5}}, r"must lie in \[0, 1\], not 1.5"),
         ({"probabilities": {"sport": float("nan"), "health": 1}}, r"in \[0, 1\], not nan"),
