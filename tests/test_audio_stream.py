@@ -45,8 +45,8 @@ def noise(seconds: float, rate: int) -> np.ndarray:
     return (0.1 * soxr.resample(steps, 1, 16)[: round(seconds * rate)]).astype(np.float32)
 
 
-def encode(path: Path, codec: str, rate: int, layout: str, seconds: float) -> None:
-    """Write noise with FFmpeg, in a file whose name begins with "video" beside a picture."""
+def encode(path: Path, codec: str, rate: int, layout: str, wave: np.ndarray) -> None:
+    """Write (samples,) with FFmpeg, in a file whose name begins with "video" beside a picture."""
     import av
 
     with av.open(str(path), "w") as container:
@@ -55,16 +55,15 @@ def encode(path: Path, codec: str, rate: int, layout: str, seconds: float) -> No
             film = container.add_stream("mpeg4", rate=5)
             film.width = film.height = 64
             film.pix_fmt = "yuv420p"
-            for number in range(round(5 * seconds)):
+            for number in range(5 * len(wave) // rate):
                 picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number, dtype=np.uint8))
                 picture.pts = number
                 container.mux(film.encode(picture))
             container.mux(film.encode(None))
         context = stream.codec_context
-        if codec == "wmav2":
-            context.bit_rate = 64_000
+        context.bit_rate = context.bit_rate or 64_000
         context.open(strict=False)
-        frame = av.AudioFrame.from_ndarray(noise(seconds, rate)[None], format="flt", layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave[None], format="flt", layout="mono")
         frame.sample_rate, frame.pts = rate, 0
         resampler = av.AudioResampler(context.format, layout, rate, context.frame_size or 1024)
         for piece in [*resampler.resample(frame), *resampler.resample(None), None]:
@@ -79,7 +78,7 @@ def sound(tmp_path_factory):
     @cache
     def write(name: str) -> Path:
         if how := CONTAINERS[name]:
-            encode(folder / name, *how, seconds=3.0)
+            encode(folder / name, *how, noise(3.0, how[1]))
         else:
             subtype = "OPUS" if name == "opus.ogg" else None
             soundfile.write(folder / name, noise(3.0, 24_000), 24_000, subtype=subtype)
@@ -265,8 +264,8 @@ def test_a_few_packets_may_be_broken(sound, tmp_path, every):
 
 def test_many_channels(tmp_path):
     """PyAV shows eight planes of a frame with more, and reads beyond."""
-    encode(tmp_path / "a.wv", "wavpack", 16_000, "hexadecagonal", 1.0)
     wave = noise(1.0, 16_000)
+    encode(tmp_path / "a.wv", "wavpack", 16_000, "hexadecagonal", wave)
     loaded = audio.load(tmp_path / "a.wv")
     assert np.corrcoef(loaded, wave)[0, 1] > 0.99
     waves = np.stack([wave * k / 31 for k in range(32)], axis=1)
