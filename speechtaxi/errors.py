@@ -6,3 +6,6 @@ class InputError(Exception):
 
     Front doors print the line to stderr and exit with status 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # names of files may hold line ends

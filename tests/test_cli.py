@@ -140,3 +140,9 @@ def test_front_doors_import_nothing_heavy(module):
         f"print([name for name in {HEAVY} if name in sys.modules])",
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_an_error_is_one_line_whatever_a_file_is_called():
+    from speechtaxi.errors import InputError
+
+    assert str(InputError("two\nlines.wav: no such file")) == "two lines.wav: no such file"
