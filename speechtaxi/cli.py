@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": ("speechtaxi.train", "write a run's predictions for its test split"),
     "transcribe": ("speechtaxi.transcribe", "fill the transcript store with a recogniser"),
     "classify": ("speechtaxi.classify", "tell the topics of audio files with a trained model"),
+    "serve": ("speechtaxi.serve", "answer over HTTP, with a page for the browser"),
     "export": ("speechtaxi.export", "write a run's best model as a folder to share"),
     "report": ("speechtaxi.report", "compare systems from their predictions"),
     "compare": ("speechtaxi.report.pair", "two runs against each other, in the terminal"),
