@@ -23,11 +23,19 @@ from speechtaxi.metrics import epoch_scores
 from speechtaxi.optimizer import Optimizer
 from speechtaxi.types import Flag, Prediction, Utterance
 
+LARGE = 10_000_000
+"""Weights above which a batch no longer fits a CPU's cache."""
+
 
 class AudioClassifier:
     """Classifies audio files; what a model shares with an ensemble of models."""
 
     device: torch.device
+
+    @property
+    def at_once(self) -> int:
+        """How many clips are best classified together: large models on a CPU lose by batching."""
+        return 8
 
     def eval(self) -> Self:
         """Switch dropout off."""
@@ -44,7 +52,7 @@ class AudioClassifier:
         *,
         language: str = UNKNOWN,
         batch_seconds: float = 60.0,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         failed: list[tuple[str, str]] | None = None,
         chunk: int = 64,
     ) -> Iterator[Prediction]:
@@ -53,14 +61,15 @@ class AudioClassifier:
         Args:
             paths: files, folders or glob patterns, or utterances.
             language: ISO 639-3 of files that do not say; a recogniser must know it.
-            batch_seconds, batch_size: the most audio and clips in a batch; as the model classifies
-                clips of similar length together, `chunk` clips are read ahead.
+            batch_seconds, batch_size: the most audio and clips in a batch (None: `at_once`); as the
+                model classifies clips of similar length together, `chunk` clips are read ahead.
             failed: collects (path, reason) of files that cannot be used; without it they raise.
 
         Raises:
             InputError: a path does not exist, or (without `failed`) a file cannot be used.
         """
         self.eval()
+        batch_size = batch_size or self.at_once
         clips = list[Utterance]()
         for one in [paths] if isinstance(paths, (str, Path)) else paths:
             if isinstance(one, Utterance):
@@ -181,6 +190,11 @@ class Classifier(LightningModule, AudioClassifier):
     def flags(self, utterance: Utterance) -> tuple[Flag, ...]:
         """Return what a user should know of how this clip was read."""
         return ()
+
+    @property
+    def at_once(self) -> int:
+        large = sum(weights.numel() for weights in self.parameters()) > LARGE
+        return 1 if large and self.device.type == "cpu" else 8
 
     def heard(self, utterance: Utterance) -> tuple[str, float] | None:
         """Return the language that a recogniser told by itself (ISO 639-3), and its probability.

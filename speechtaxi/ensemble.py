@@ -47,6 +47,10 @@ class Ensemble(AudioClassifier):
         return all(model.calibrated for model in self.models)
 
     @property
+    def at_once(self) -> int:
+        return min(model.at_once for model in self.models)
+
+    @property
     def device(self) -> torch.device:
         """Where the first model computes; batches go to each model's own."""
         return self.models[0].device

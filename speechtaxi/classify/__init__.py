@@ -100,7 +100,9 @@ def parser() -> argparse.ArgumentParser:
     work = p.add_argument_group("how it works")
     work.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     work.add_argument("--batch_seconds", type=float, default=60.0, help="most audio in a batch")
-    work.add_argument("--batch_size", type=int, default=8, help="most clips in a batch")
+    work.add_argument(
+        "--batch_size", type=int, help="most clips in a batch; default: what suits the model"
+    )
     work.add_argument(
         "--allow_remote_code", action="append", default=[], help="encoder whose own code may run"
     )
@@ -228,7 +230,7 @@ def refuse_nonsense(args: argparse.Namespace) -> None:
         ("batch_seconds", 1, float("inf")),
         ("batch_size", 1, 10**6),
     ):
-        if not low <= getattr(args, name) <= high:
+        if (value := getattr(args, name)) is not None and not low <= value <= high:
             raise InputError(f"--{name} must lie between {low} and {high}")
 
 

@@ -137,7 +137,7 @@ class Teller:
         segmenter: Segmenter | None = None,
         above: float = 30.0,
         batch_seconds: float = 60.0,
-        batch_size: int = 8,
+        batch_size: int | None = None,
     ) -> Iterator[tuple[Utterance, list[Answer]]]:
         """Yield each recording with its answers: its segments' in order, then its own.
 

@@ -1,0 +1,115 @@
+"""Classification by ear against transformers' pipeline: same weights, same clips, one process.
+
+    python benchmarks/throughput.py --output runs/throughput
+
+A random wav2vec 2.0 base (94M weights) with a head of six topics is saved as transformers would,
+and its encoder and head are given to our classifier, so that both must tell the same. Clips are
+noise of SpeechTaxi's lengths (median about 10 s), as WAV and as MP3. The ways take turns; seconds
+are the process's CPU time on one thread, and ratios are to the pipeline at batch size 1. The
+pipeline is given decoded arrays, as it needs an ffmpeg program to decode; ours decodes itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForSequenceClassification,
+    pipeline,
+)
+
+from e2e import SpeechClassifier
+from speechtaxi import audio
+
+TOPICS = ["economy", "health", "sport", "weather", "conflict", "culture"]
+
+
+def clips(folder: Path, count: int) -> list[Path]:
+    """Write noise of 2 to 25 s, half as WAV and half as MP3."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    paths: list[Path] = []
+    for number, seconds in enumerate(np.clip(rng.lognormal(np.log(10), 0.5, count), 2, 25)):
+        path = folder / f"{number:03}.{('wav', 'mp3')[number % 2]}"
+        wave = 0.1 * rng.standard_normal(round(seconds * audio.SAMPLE_RATE))
+        soundfile.write(path, wave, audio.SAMPLE_RATE)
+        paths.append(path)
+    return paths
+
+
+def peers(folder: Path, layers: int) -> tuple[Path, SpeechClassifier]:
+    """Save a random model of transformers, and return ours with the same weights."""
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(num_labels=len(TOPICS), num_hidden_layers=layers)
+    theirs = Wav2Vec2ForSequenceClassification(config).eval()
+    theirs.save_pretrained(folder)
+    # What the checkpoints of this size say: group norm in the front, no mask for padding
+    Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
+    ours = SpeechClassifier(TOPICS, encoder=str(folder)).eval()
+    with torch.no_grad():  # the mean of a projection is the projection of the mean
+        ours.head.weight.copy_(theirs.classifier.weight @ theirs.projector.weight)
+        ours.head.bias.copy_(
+            theirs.classifier.weight @ theirs.projector.bias + theirs.classifier.bias
+        )
+    return folder, ours
+
+
+def main() -> None:
+    """Print a row for each way."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--output", type=Path, required=True, help="folder of clips and weights")
+    p.add_argument("--clips", type=int, default=12)
+    p.add_argument("--rounds", type=int, default=2)
+    p.add_argument("--layers", type=int, default=12)
+    args = p.parse_args()
+    torch.set_num_threads(1)
+    paths = clips(args.output / "clips", args.clips)
+    folder, ours = peers(args.output / "model", args.layers)
+    theirs = pipeline("audio-classification", model=str(folder), device="cpu", top_k=None)
+    waves = [audio.load(path) for path in paths]
+    seconds = sum(map(len, waves)) / audio.SAMPLE_RATE
+
+    def piped(size: int) -> list[dict[str, float]]:
+        inputs = [{"raw": wave, "sampling_rate": audio.SAMPLE_RATE} for wave in waves]
+        return [
+            {row["label"]: row["score"] for row in rows} for rows in theirs(inputs, batch_size=size)
+        ]
+
+    def classified(**options: int) -> list[dict[str, float]]:
+        return [dict(row.probabilities) for row in ours.classify(list(paths), **options)]
+
+    ways: dict[str, Callable[[], list[dict[str, float]]]] = {
+        "pipeline, batch size 1": lambda: piped(1),
+        "pipeline, batch size 8": lambda: piped(8),
+        "speechtaxi": classified,
+        "speechtaxi, batch size 8": lambda: classified(batch_size=8),
+    }
+    spent = dict.fromkeys(ways, 0.0)
+    told: dict[str, list[dict[str, float]]] = {}
+    for _ in range(args.rounds):
+        for name, way in ways.items():
+            started = time.process_time()
+            told[name] = way()
+            spent[name] += time.process_time() - started
+    labels = [f"LABEL_{n}" for n in range(len(TOPICS))]
+    first = np.array([[row[label] for label in labels] for row in told["pipeline, batch size 1"]])
+    print(f"{len(paths)} clips, {seconds:.0f} s of audio, {args.rounds} rounds\n")
+    print("| | CPU s / audio s | ratio | largest difference of a probability |\n|---|---|---|---|")
+    for name, rows in told.items():
+        names = labels if name.startswith("pipeline") else TOPICS
+        gap = np.abs(np.array([[row[label] for label in names] for row in rows]) - first).max()
+        per_second = spent[name] / args.rounds / seconds
+        ratio = spent[name] / spent["pipeline, batch size 1"]
+        print(f"| {name} | {per_second:.3f} | {ratio:.2f} | {gap:.1e} |")
+
+
+if __name__ == "__main__":
+    main()
