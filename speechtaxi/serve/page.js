@@ -235,7 +235,8 @@ const sayings = told => `${capital(told.map(([name, topic]) => `${name} ${says(t
 function verdict({ results, agree }) {
   if (!results.length) return "No route answered.";
   const told = sayings(results.map(one => [who(one, results), whole(one).topic]));
-  return results.length > 1 && !agree ? `The routes disagree. ${told}` : told;
+  if (results.length < 2) return told;
+  return agree ? `The routes agree: ${whole(results[0]).topic}.` : `The routes disagree. ${told}`;
 }
 /** Return the stretches that the routes heard alike in time and unlike in topic: [start, end, sentence]. */
 function disputes(results) {
@@ -243,12 +244,12 @@ function disputes(results) {
   const others = routes.map(one => new Map(pieces(one).map(row => [`${row.start} ${row.end}`, row.topic])));
   for (const { start, end } of routes.length > 1 ? pieces(routes[0]) : []) {
     const told = routes.map((one, n) => [who(one, results), others[n].get(`${start} ${end}`)]);
-    if (told.some(([, topic]) => topic === undefined) || new Set(told.map(([, topic]) => topic)).size < 2) continue;
-    const last = found.at(-1), sentence = sayings(told);
-    if (last?.[2] === sentence) last[1] = end;
+    const topics = new Set(told.map(([, topic]) => topic));
+    const sentence = topics.size > 1 && !topics.has(undefined) && sayings(told);
+    if (sentence && sentence === found.at(-1)?.[2]) found.at(-1)[1] = end;
     else found.push([start, end, sentence]);
   }
-  return found;
+  return found.filter(([, , sentence]) => sentence);
 }
 
 function result(item) {
@@ -261,7 +262,8 @@ function result(item) {
   const parts = [make("p", { className: "small soft n" }, `${clock(reply.seconds)} · ${nameOf(language)}`), player, mute];
   const differ = disputes(results);
   if (!results.length || (results.length > 1 && (!reply.agree || differ.length))) {
-    const note = make("div", { className: "note" }, make("strong", {}, verdict(reply)));
+    const note = make("div", { className: "note" }, make("strong", {}, verdict(reply)),
+      reply.agree && differ.length > 0 && " They differ in places:");
     if (differ.length) {
       const list = make("ul", {}, ...differ.map(([start, end, sentence]) =>
         make("li", {}, at(start, end, play), " ", sentence)));
@@ -269,7 +271,7 @@ function result(item) {
         ? make("details", {}, make("summary", {}, `They differ in ${differ.length} stretches`), list) : list);
     }
     parts.push(note);
-  } else if (results.length > 1) parts.push(make("p", {}, "The routes agree."));
+  } else if (results.length > 1) parts.push(make("p", {}, verdict(reply)));
   const long = results.some(one => pieces(one).length > 1 || one.stories.length > 1);
   if (long) parts.push(timeline(reply, differ, player, play));
   parts.push(make("div", { className: "routes" }, ...results.map(one => route(one, results, read, play))));
@@ -297,18 +299,19 @@ function route(one, results, read, play) {
     make("p", { className: "topic" }, row.topic),
     bars.length > 0 && make("ul", { className: "bars", ariaLabel: "Probabilities" }, ...bars),
     make("p", { className: "small soft" }, aside.filter(Boolean).join(" · ")),
-    !again && words(row),
+    !again && row.text != null && parts.length < 2 && words(row), // or stretch by stretch, below
     parts.length > 0 && make("details", {}, make("summary", {}, `Stretch by stretch (${parts.length})`),
       make("ol", { className: "spoken" }, ...parts.map(part => make("li", {}, at(part.start, part.end, play), " ",
-        swatch(part.topic), " ", part.topic, " ", make("small", { className: "n" }, number(part.probability)), words(part))))));
+        swatch(part.topic), " ", part.topic, " ", make("small", { className: "n" }, number(part.probability)), ...lines(part))))));
 }
-function words({ text, romanized, language }) {
-  if (text == null) return null;
-  const spelt = (title, said, script) => [make("dt", {}, title),
-    make("dd", { dir: "auto", lang: tagOf(language, script) }, said || "(nothing)")];
-  return make("dl", {}, ...spelt("Transcript", text, ""),
-    ...(romanized && romanized !== text ? spelt("Romanised", romanized, "-Latn") : []));
-}
+/** Return what was read as [title, text, language tag]: as the recogniser wrote it, and romanised. */
+const scripts = ({ text, romanized, language }) => text == null ? [] : [
+  ["Transcript", text || "(nothing)", tagOf(language)], ["Romanised", romanized, tagOf(language, "-Latn")],
+].filter(([title, said]) => title === "Transcript" || (said && said !== text));
+const words = row => make("dl", {}, ...scripts(row).flatMap(([title, said, lang]) =>
+  [make("dt", {}, title), make("dd", { dir: "auto", lang }, said)]));
+const lines = row => scripts(row).map(([title, said, lang]) =>
+  make("p", { dir: "auto", lang, className: title === "Romanised" ? "soft small" : "" }, said));
 
 function timeline({ results, seconds }, differ, player, play) {
   const length = seconds || 1, percent = s => `${100 * s / length}%`, cursors = [], topics = new Set();
@@ -316,10 +319,11 @@ function timeline({ results, seconds }, differ, player, play) {
   for (const one of results) {
     const rows = one.stories.length ? one.stories : pieces(one);
     const bar = draw("svg", { class: "spans", role: "img",
-      "aria-label": `Over time, ${who(one, results)}: ${rows.map(row => `${clock(row.start)} ${row.topic}`).join(", ")}` });
+      "aria-label": `Over time, ${who(one, results)}: ${rows.slice(0, 20).map(row => `${clock(row.start)} ${row.topic}`).join(", ")}${rows.length > 20 ? " …" : ""}` });
     for (const row of rows) {
       topics.add(row.topic);
-      const place = draw("svg", { x: percent(row.start), width: percent(row.end - row.start), height: "100%" }, ...painted(row.topic));
+      const place = draw("svg", { x: percent(row.start), width: percent(row.end - row.start), height: "100%" }, ...painted(row.topic),
+        row.topic !== "no speech" && draw("text", { x: 6, y: "1.6em" }, row.topic));
       const part = draw("g", {}, place, draw("title", {}, `${clock(row.start)}–${clock(row.end)} ${row.topic} ${number(row.probability)}`));
       part.onclick = () => play(row.start);
       bar.append(part);
@@ -385,12 +389,15 @@ function unable(text) {
   $("unable").textContent = text;
   tell(text);
 }
+let asking = false;
 async function record() {
+  if (asking) return; // for leave, once
+  asking = true;
   let stream;
   try { stream = await navigator.mediaDevices.getUserMedia({ audio: true }); } catch (error) {
     return unable(error.name === "NotFoundError" ? "No microphone was found."
       : "The microphone is not allowed: allow it in the browser's settings for this page.");
-  }
+  } finally { asking = false; }
   const type = ["audio/webm;codecs=opus", "audio/mp4"].find(kind => MediaRecorder.isTypeSupported(kind));
   const chunks = [], began = Date.now(), context = new AudioContext(), meter = context.createAnalyser();
   recorder = new MediaRecorder(stream, type ? { mimeType: type } : {});
