@@ -26,7 +26,8 @@ FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "media-src 'self' blob:; img-src 'self' data:"
+    "media-src 'self' blob:; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 LABELS = ["economy", "health", "politics", "sports", "weather"]
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -168,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
         elif name == "slow.wav":
             self.server.release.wait(20)
         else:
-            self.answer(200, json.dumps(ANSWERS.get(name, short)(name)).encode())
+            self.answer(200, json.dumps(ANSWERS.get(name, short)("upload")).encode())
 
 
 @pytest.fixture(scope="module")

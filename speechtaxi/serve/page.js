@@ -343,7 +343,8 @@ function timeline({ results, seconds }, differ, player, play) {
 }
 
 // Results leave as JSON or CSV
-const replies = () => items.filter(item => item.reply).map(item => item.reply);
+// by the names that the reader knows
+const replies = () => items.filter(item => item.reply).map(({ reply, file }) => ({ ...reply, name: file.name }));
 $("copy").onclick = async () => {
   const text = JSON.stringify(replies(), null, 2);
   try { await navigator.clipboard.writeText(text); } catch { // plain HTTP has no clipboard
