@@ -407,7 +407,7 @@ def process(e2e_run, tmp_path):
     command = [sys.executable, "-m", "speechtaxi", "serve", str(e2e_run), "--port", "0"]
     environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "OMP_NUM_THREADS": "1"}
     server = subprocess.Popen(
-        [*command, "--token-file", str(tmp_path / "token")],
+        [*command, "--queue", "4", "--token-file", str(tmp_path / "token")],
         stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     try:
@@ -423,29 +423,73 @@ def process(e2e_run, tmp_path):
         server.stderr.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_working(process, number, tmp_path):
     server, client = process
     noise = 0.1 * np.random.default_rng(0).standard_normal(120 * 16_000)
     sound = encoded(noise, "WAV", "PCM_16")
+
+    def ask():
+        try:
+            return client.post("/v1/classify?segments=fixed", content=sound, headers=RAW)
+        except httpx2.ConnectError:  # it came too late
+            return None
+
     with ThreadPoolExecutor(4) as threads:
-        replies = [
-            threads.submit(client.post, "/v1/classify?segments=fixed", content=sound, headers=RAW)
-            for _ in range(4)
-        ]
-        in_hand = re.compile(r"speechtaxi_queue_length ([\d.]+)")
-        wait_for(lambda: float(in_hand.search(client.get("/metrics").text)[1]) == 4)
+        replies = [threads.submit(ask) for _ in range(4)]
+        seen = 0.0
+
+        def several():
+            nonlocal seen
+            text = client.get("/metrics").text
+            seen = float(re.search(r"speechtaxi_queue_length ([\d.]+)", text)[1])
+            return seen >= 2
+
+        wait_for(several)
         server.send_signal(number)
-        assert [reply.result().status_code for reply in replies] == [200] * 4
+        told = [reply.result() for reply in replies]
+    statuses = [reply.status_code for reply in told if reply is not None]
+    assert statuses.count(200) >= seen - 1  # one may have been told while the number came
+    assert set(statuses) <= {200, 503}
     assert server.wait(30) == 0
     with pytest.raises(httpx2.ConnectError):
         client.get("/health")
-    assert list((tmp_path / "temporary").iterdir()) == []
+    assert list((tmp_path / "temporary").glob("speechtaxi*")) == []
     assert "Traceback" not in server.stderr.read()
 
 
+@pytest.mark.slow
 def test_what_is_too_large_hears_why(process):
     _, client = process
     reply = client.post("/v1/classify", content=bytes(51_000_000), headers=RAW)
     assert reply.json()["error"]["code"] == "too_large"
     assert "server" not in reply.headers
+
+
+@pytest.mark.slow
+def test_sustained_overload_loses_and_mixes_nothing(process, e2e_run, clips, corpus):
+    _, client = process
+    model = speechtaxi.load(str(e2e_run))
+    paths = {row.id: row.audio for row in read_manifest(corpus) if row.id in clips}
+    known = dict(zip(paths, model.classify(list(paths.values())), strict=True))
+    refused = []
+
+    def ask(name):
+        for _ in range(1000):
+            reply = client.post("/v1/classify", files={"file": (name, clips[name])})
+            if reply.status_code != 429:
+                return name, reply
+            refused.append(fault(reply, 429, "queue_full"))
+            time.sleep(0.02)
+        raise AssertionError("never let in")
+
+    with ThreadPoolExecutor(16) as threads:
+        replies = list(threads.map(ask, [name for _ in range(10) for name in clips]))
+    assert len(replies) == 10 * len(clips)
+    assert refused
+    for name, reply in replies:
+        assert reply.status_code == 200
+        (got,) = reply.json()["results"][0]["answers"]
+        assert got["id"] == name
+        assert got["probabilities"] == pytest.approx(dict(known[name].probabilities), abs=2e-4)

@@ -15,7 +15,7 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -70,7 +70,6 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 HEARS = refusals(400, 401, 403, 413, 415, 422, 429, 500, 503, 504)
-Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 
 
 def create_app(worker: Worker, limits: Limits = Limits(), token: str | None = None) -> ASGIApp:  # noqa: B008
@@ -92,14 +91,16 @@ def create_app(worker: Worker, limits: Limits = Limits(), token: str | None = No
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
 
-    def guard(request: Request, credentials: Bearer) -> None:
+    def guard(request: Request) -> None:
         if request.headers.get("sec-fetch-site") == "cross-site":  # another site's page asks
             raise Refusal(403, "cross_site", "pages of other sites may not ask")
-        given = credentials.credentials if credentials else ""
-        if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(given.strip().encode("latin-1"), (token or "").encode())
+        if token is not None and not (right and scheme.lower() == "bearer"):
             raise Refusal(401, "unauthorized", "send the header 'Authorization: Bearer TOKEN'")
 
-    guarded = APIRouter(dependencies=[Depends(guard)])
+    documented = [Depends(HTTPBearer(auto_error=False))] if token is not None else []
+    guarded = APIRouter(dependencies=[Depends(guard), *documented])
 
     async def told(request: Request, language: str, kind: Any, segments: str, romanize: bool):
         job = worker.admit()

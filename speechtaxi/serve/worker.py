@@ -116,7 +116,8 @@ class Worker:
     def stop(self) -> None:
         """Let nothing more in; what is in hand is answered, or refused after `STOP_SECONDS`."""
         if self.state != "stopping":
-            self.state, self._deadline = "stopping", time.monotonic() + STOP_SECONDS
+            left = STOP_SECONDS if self.state == "ready" else 0.0
+            self.state, self._deadline = "stopping", time.monotonic() + left
             self._waiting.put(None)
 
     def close(self) -> None:
@@ -162,8 +163,9 @@ class Worker:
         try:
             self.models = self.open_models(Path(self._folder.name))
         except BaseException as error:
-            self.error = error
-            self.failed()
+            if self.state != "stopping":
+                self.error = error
+                self.failed()
             return
         if self.state == "loading":
             self.state = "ready"
