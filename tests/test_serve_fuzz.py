@@ -44,14 +44,17 @@ def document(e2e_run):
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("mode", ["positive", "negative"])
-def test_every_answer_is_documented(document, mode):
+@pytest.mark.parametrize("mode", ["positive", "negative", "with sound"])
+def test_every_answer_is_documented(document, mode, tone):
+    sound, seen = tone().read_bytes(), set()
     operations = [found.ok() for found in document.get_all_operations()]
     assert len(operations) == 5
+    modes = dict.fromkeys(("positive", "with sound"), schemathesis.GenerationMode.POSITIVE)
+    modes["negative"] = schemathesis.GenerationMode.NEGATIVE
     for operation in operations:
         if mode == "negative" and not operation.query:
             continue  # nothing can be wrong
-        cases = operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode))
+        cases = operation.as_strategy(generation_mode=modes[mode])
 
         @given(case=cases)
         @settings(
@@ -62,7 +65,13 @@ def test_every_answer_is_documented(document, mode):
             suppress_health_check=list(HealthCheck),
         )
         def holds(case):
+            if mode == "with sound" and case.method == "POST":
+                case.media_type, case.body = "application/octet-stream", sound
+                case.headers["content-type"] = case.media_type
             # A form that fits its schema may hold no audio, and is refused
-            case.call_and_validate(excluded_checks=[positive_data_acceptance])
+            reply = case.call_and_validate(excluded_checks=[positive_data_acceptance])
+            seen.add((case.path, reply.status_code))
 
         holds()
+    told = {status for path, status in seen if path == "/v1/classify"}
+    assert told >= {"positive": {400}, "negative": {422}, "with sound": {200, 400}}[mode]
