@@ -20,5 +20,5 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[demo,dev,vad]'
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[demo,dev,serve,vad]'
 	touch $@

@@ -362,7 +362,8 @@ def write_timeline(answers: Sequence[Answer], folder: Path, min_probability: flo
     )
     for id, rows in by_id.items():
         stem = folder / Path(*(part for part in Path(id).parts if part not in ("/", "..")))
-        stories = timeline.stories(rows, min_probability=min_probability) or rows
+        segments = [row for row in rows if row.kind == "segment"]
+        stories = timeline.stories(segments, min_probability=min_probability) or rows
         for suffix, text in (
             ("audacity.txt", timeline.as_audacity(stories)),
             ("rttm", timeline.as_rttm(stories)),
