@@ -32,16 +32,17 @@ function nameOf(code) {
 function tagOf(code, script = "") {
   try { return code === UNKNOWN ? "" : Intl.getCanonicalLocales(code)[0] + script; } catch { return ""; }
 }
-/** Return the code of what was written, "und" of nothing, null of what is no language. */
+/** Return the code of what was written, "und" of nothing, null of what is no language; the server knows more names. */
 function codeOf(written) {
   const said = written.trim().toLowerCase();
   if (!said || said === "not known") return UNKNOWN;
-  return tongues.get(said) ?? (/^[a-z]{2,3}(-[a-z0-9]+)*$/.test(said) ? said : null);
+  if (/^[a-z]{2,3}(-[a-z0-9]+)*$/.test(said)) return tongues.get(said) ?? said;
+  return tongues.get(said) ?? (/^[\p{L}\p{M} ()',-]+$/u.test(said) ? written.trim() : null);
 }
 function chosenLanguage() {
   const code = codeOf($("language").value);
   $("doubt").hidden = code !== null;
-  $("doubt").textContent = code === null ? "Not in the list: choose a language from it, or leave this empty." : "";
+  $("doubt").textContent = code === null ? "No name of a language: choose one from the list, or leave this empty." : "";
   $("language").setAttribute("aria-invalid", code === null);
   if (code === null) $("language").focus();
   return code;
