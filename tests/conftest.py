@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,3 +92,18 @@ def e2e_run(fit_arguments: list[str], tmp_path_factory: pytest.TempPathFactory) 
     run = tmp_path_factory.mktemp("runs") / "e2e"
     assert main(["fit", *fit_arguments, "-c", "e2e_tiny", f"--run={run}"]) == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Return a browser with a microphone of its own; tests that need one skip where it is not."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not (program := shutil.which("chromium") or shutil.which("chromium-browser")):
+        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        options = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        if not os.geteuid():  # root, as in a container, has no sandbox
+            options.append("--no-sandbox")
+        browser = driver.chromium.launch(executable_path=program, args=options)
+        yield browser
+        browser.close()

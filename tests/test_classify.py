@@ -266,3 +266,18 @@ def test_two_models_answer_as_one(e2e_run, clips, tmp_path, capsys):
     assert main(["classify", str(e2e_run), clips[0], "--ensemble", str(other)]) == 0
     [row] = rows(capsys.readouterr().out)
     assert row["system"] == "e2e + e2e"
+
+
+def test_large_models_hear_one_clip_at_a_time_on_a_cpu(e2e_run, clips, monkeypatch):
+    from speechtaxi import classifier
+
+    model = speechtaxi.load(str(e2e_run))
+    assert model.at_once == 8
+    together = [row.probabilities["up"] for row in model.classify(clips)]
+    monkeypatch.setattr(classifier, "LARGE", 1000)
+    sizes: list[int] = []
+    answer = model.predict_step
+    monkeypatch.setattr(model, "predict_step", lambda b: sizes.append(len(b)) or answer(b))
+    alone = [row.probabilities["up"] for row in model.classify(clips)]
+    assert set(sizes) == {1}
+    assert alone == pytest.approx(together, abs=1e-5)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
-import shutil
 import time
 import wave
 from collections.abc import Iterator
@@ -170,20 +168,6 @@ class Handler(BaseHTTPRequestHandler):
             self.server.release.wait(20)
         else:
             self.answer(200, json.dumps(ANSWERS.get(name, short)("upload")).encode())
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not (program := shutil.which("chromium") or shutil.which("chromium-browser")):
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        # Root, as in a container, has no sandbox
-        arguments = fake if os.geteuid() else [*fake, "--no-sandbox"]
-        browser = driver.chromium.launch(executable_path=program, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

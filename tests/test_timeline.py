@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -337,19 +334,6 @@ def test_the_page_is_whole_and_escaped():
 
 def test_an_empty_page_is_a_page():
     assert "0 recordings" in as_html([])
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not (program := shutil.which("chromium") or shutil.which("chromium-browser")):
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        # Root, as in a container, has no sandbox
-        arguments = [] if os.geteuid() else ["--no-sandbox"]
-        browser = driver.chromium.launch(executable_path=program, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
