@@ -155,6 +155,8 @@ def _json_rows(path: Path) -> Iterator[Row]:
                 f"{path}:{number}: broken JSON ({error.msg}, column {error.colno}); "
                 "write one object per line"
             ) from None
+        except (RecursionError, ValueError) as error:  # nested beyond reason; endless numbers
+            raise InputError(f"{path}:{number}: not what a manifest holds ({error})") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}:{number}: not a JSON object; write one object per line")
         yield f"{path}:{number}", cast("dict[str, Any]", row)
@@ -398,6 +400,8 @@ def read_run(folder: str | os.PathLike[str]) -> RunRecord:
         data: object = json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: broken JSON ({error.msg})") from None
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"{path}: not what a run's record holds ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: not a JSON object")
     return _record(RunRecord, cast("dict[str, Any]", data), str(path))

@@ -8,16 +8,19 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from speechtaxi.errors import InputError
 from speechtaxi.languages import UNKNOWN, find
 from speechtaxi.routing import is_report, routed
-from speechtaxi.types import Answer, Utterance
+from speechtaxi.types import Answer, Span, Utterance
 
 if TYPE_CHECKING:
     from speechtaxi.classifier import AudioClassifier
     from speechtaxi.classify.recordings import Teller
+
+Marks: TypeAlias = dict[tuple[str, Span], Sequence[tuple[str, float]]]
+"""By recording and stretch: what was read, and how much each word speaks for the topic."""
 
 FORMATS = ("table", "jsonl", "csv", "tsv", "parquet", "sqlite")
 SEGMENTS = ("auto", "vad", "energy", "fixed", "none")
@@ -90,7 +93,9 @@ def parser() -> argparse.ArgumentParser:
         "--romanize", action="store_true", help="tell a native transcript in Latin letters too"
     )
     told.add_argument(
-        "--explain", action="store_true", help="mark the words or seconds that decided (on stderr)"
+        "--explain",
+        action="store_true",
+        help="mark the words or seconds that decided, on stderr and in the timeline",
     )
     told.add_argument("--format", choices=FORMATS, help="default: table on a terminal, else jsonl")
     told.add_argument(
@@ -149,6 +154,7 @@ def main(argv: list[str]) -> int:
         },
     }
     kept: list[Answer] = []
+    marks: Marks = {}
     done = 0
     with ExitStack() as stack:
         sink = None
@@ -199,13 +205,13 @@ def main(argv: list[str]) -> int:
                 if table or args.timeline:
                     kept += answers
                 if args.explain:
-                    explain(teller, recording, answers)
+                    marks |= explain(teller, recording, answers)
     if table:
         from speechtaxi.classify.table import show
 
         show(kept, args.top_k)
     if args.timeline:
-        write_timeline(kept, args.timeline, args.min_probability)
+        write_timeline(kept, args.timeline, args.min_probability, marks)
     for recording, why in lost:
         name = recording.audio or recording.id
         print(f"speechtaxi classify: {why if name in why else f'{name}: {why}'}", file=sys.stderr)
@@ -317,8 +323,8 @@ def track(recordings: Iterable[Utterance], count: int) -> Iterable[Utterance]:
     )  # fmt: skip
 
 
-def explain(teller: Teller, recording: Utterance, answers: Sequence[Answer]) -> None:
-    """Mark on stderr what decided, for each clip that was classified."""
+def explain(teller: Teller, recording: Utterance, answers: Sequence[Answer]) -> Marks:
+    """Mark on stderr what decided, for each clip that was classified; return the words' weights."""
     from dataclasses import replace
 
     from rich.console import Console
@@ -330,6 +336,7 @@ def explain(teller: Teller, recording: Utterance, answers: Sequence[Answer]) -> 
     if not isinstance(teller.model, Classifier):
         raise InputError("--explain is of one model; leave out --ensemble")
     console = Console(stderr=True, soft_wrap=True)
+    marks: Marks = {}
     segments = [answer for answer in answers if answer.kind == "segment"] or answers
     for number, answer in enumerate(segments):
         if answer.probability is None:
@@ -340,10 +347,16 @@ def explain(teller: Teller, recording: Utterance, answers: Sequence[Answer]) -> 
             start = answer.span.start
             clip = replace(recording, id=f"{recording.id}#{number}", start=start, duration=length)
         console.print(f"{recording.id} at {answer.span.start:.1f} s: ", end="", markup=False)
-        console.print(marked(why(teller.model, clip)))
+        found = why(teller.model, clip)
+        console.print(marked(found))
+        if found.words is not None:
+            marks[recording.id, answer.span] = found.words
+    return marks
 
 
-def write_timeline(answers: Sequence[Answer], folder: Path, min_probability: float) -> None:
+def write_timeline(
+    answers: Sequence[Answer], folder: Path, min_probability: float, marks: Marks
+) -> None:
     """Write index.html for all recordings, and for each Audacity labels, RTTM and WebVTT."""
     import os
 
@@ -358,6 +371,7 @@ def write_timeline(answers: Sequence[Answer], folder: Path, min_probability: flo
     page = timeline.as_html(
         answers,
         audio={id: path.replace(os.sep, "/") for id, path in where.items()},
+        marks=marks,
         min_probability=min_probability,
     )
     for id, rows in by_id.items():
