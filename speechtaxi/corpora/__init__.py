@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from speechtaxi.corpora import hub, minds14, sib_fleurs, speech_massive, speechtaxi, texts
-from speechtaxi.corpora.clip import Clip, Source, Wish
+from speechtaxi.corpora.clip import Clip, Wish
 from speechtaxi.corpora.folder import Written, write_corpus
-from speechtaxi.corpora.mirror import Mirror, digest, find
+from speechtaxi.corpora.mirror import Mirror, digest
+from speechtaxi.corpora.source import Source, find
 from speechtaxi.errors import InputError
 
 SOURCES: Mapping[str, Source] = {
@@ -61,7 +62,7 @@ def fetch(
     written again.
 
     Args:
-        local: a mirror (see `mirror.find`); None takes the hub's cache.
+        local: a mirror (see `source.find`); None takes the hub's cache.
         watch: shows progress.
 
     Raises:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import langcodes
 
 from speechtaxi.languages import UNKNOWN, is_code
 from speechtaxi.types import Split, Utterance
-
-if TYPE_CHECKING:
-    from speechtaxi.corpora.mirror import Mirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +60,6 @@ class Clip:
     """Gold transcript in Latin letters, where the source has one."""
     problem: str | None = None
     """Why it must be left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A published corpus: where it lies and how it is read."""
-
-    name: str
-    about: str
-    shards: Callable[[Mirror, Wish], list[Shard]]
-    """The files that a wish needs; raises `InputError` where one is missing."""
-    read: Callable[[Sequence[Shard], Wish], Iterator[Clip]]
-    patterns: tuple[str, ...] = ()
-    """What to download; `{config}` stands for the languages of the wish."""
-    repository: str | None = None
-    """Id of the data set on the model hub; None where only a local folder will do."""
-    also: str | None = None
-    """A second repository, whose absence is told but does no harm."""
-    revision: str | None = None
-    """The newest commit known to have the layout that `shards` expects; None takes main."""
-    licence: str = "not declared"
-    """As declared in the data set's card, where a mirror comes without the card."""
-    labels: str | None = None
-    """Name of the label set."""
-    mapped: bool = True
-    """Whether a wish may name columns."""
-    notes: tuple[str, ...] = ()
 
 
 def language_code(name: str) -> str:

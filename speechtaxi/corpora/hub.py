@@ -16,9 +16,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from speechtaxi.corpora.clip import Clip, Shard, Source, Wish, language_code
+from speechtaxi.corpora.clip import Clip, Shard, Wish, language_code
 from speechtaxi.corpora.mirror import Mirror, download_command, whole
 from speechtaxi.corpora.shards import NAMES, Fields, read_shards, with_split
+from speechtaxi.corpora.source import Source
 from speechtaxi.errors import InputError
 from speechtaxi.records import ALIASES, SPLITS, read_manifest
 

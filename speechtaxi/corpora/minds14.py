@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from speechtaxi.corpora.clip import Clip, Shard, Source, Wish
+from speechtaxi.corpora.clip import Clip, Shard, Wish
 from speechtaxi.corpora.mirror import Mirror
 from speechtaxi.corpora.shards import find_shards, read_shards
+from speechtaxi.corpora.source import Source
 from speechtaxi.labels import label_set
 
 PATTERNS = ("{config}/*.parquet",)

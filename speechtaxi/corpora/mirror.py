@@ -14,7 +14,7 @@ from typing import Any, cast
 import langcodes
 import yaml
 
-from speechtaxi.corpora.clip import Source, Wish
+from speechtaxi.corpora.clip import Wish
 from speechtaxi.errors import InputError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -69,36 +69,6 @@ class Mirror:
         return str(declared) if declared else "not declared"
 
 
-def find(source: Source, local: Path | None, revision: str | None, wish: Wish) -> Mirror:
-    """Return a source's mirror; without `local`, the hub's cache, filled from the hub if it can be.
-
-    Args:
-        local: a folder with the published files, or a copied cache (`datasets--owner--name` or
-            `hub/datasets--owner--name` in it).
-        revision: commit, branch or tag to take instead of the source's own.
-
-    Raises:
-        InputError: nothing there; the line says how to get it.
-    """
-    if local is not None:
-        if not local.is_dir():
-            raise InputError(f"{local}: no such folder; --from names a folder with the corpus")
-        found = _cached(local, source.repository, revision or source.revision)
-        found = found or Mirror(local, source.repository, revision)
-        also = _cached(local, source.also, None) or None
-        return Mirror(found.root, found.repository, found.revision, also)
-    if source.repository is None:
-        raise InputError(f"{source.name} lies on no hub; name a local folder with --from")
-    found = _from_hub(source.repository, revision or source.revision, source.patterns, wish)
-    also = None
-    if source.also is not None:
-        try:
-            also = _from_hub(source.also, None, source.patterns, wish)
-        except InputError:  # its readers tell what is not there
-            also = None
-    return Mirror(found.root, found.repository, found.revision, also)
-
-
 def whole(path: Path) -> Path:
     """Return a file, or refuse the stand-in that git leaves where git-lfs is not installed.
 
@@ -144,7 +114,12 @@ def wanted(patterns: Sequence[str], wish: Wish) -> list[str]:
     return list(dict.fromkeys(["README.md", *filled]))
 
 
-def _from_hub(repository: str, revision: str | None, patterns: Sequence[str], wish: Wish) -> Mirror:
+def from_hub(repository: str, revision: str | None, patterns: Sequence[str], wish: Wish) -> Mirror:
+    """Return a data set in the hub's cache, filled from the hub if it can be.
+
+    Raises:
+        InputError: it is not there; the line says how to get it.
+    """
     hub = cast(Any, import_module("huggingface_hub"))
     settings = cast(Any, import_module("huggingface_hub.constants"))
     errors = cast(Any, import_module("huggingface_hub.errors"))
@@ -160,7 +135,7 @@ def _from_hub(repository: str, revision: str | None, patterns: Sequence[str], wi
         except (OSError, ValueError, errors.HfHubHTTPError) as error:
             lines = str(error).strip().splitlines()
             reason = lines[0] if lines else type(error).__name__
-    found = _cached(cache, repository, revision)
+    found = cached(cache, repository, revision)
     if found is None:
         raise InputError(
             f"{repository} is not in the cache {cache} ({reason}); on a connected machine run: "
@@ -170,7 +145,7 @@ def _from_hub(repository: str, revision: str | None, patterns: Sequence[str], wi
     return found
 
 
-def _cached(folder: Path, repository: str | None, revision: str | None) -> Mirror | None:
+def cached(folder: Path, repository: str | None, revision: str | None) -> Mirror | None:
     """Return a snapshot in a hub cache: the revision asked for, else main, else the only one.
 
     Layout: huggingface.co/docs/hub/local-cache.

@@ -25,8 +25,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from speechtaxi.corpora.archive import DAMAGE, Archive
-from speechtaxi.corpora.clip import Clip, Shard, Sound, Source, Wish
+from speechtaxi.corpora.clip import Clip, Shard, Sound, Wish
 from speechtaxi.corpora.mirror import Mirror
+from speechtaxi.corpora.source import Source
 from speechtaxi.corpora.tables import SUFFIXES, read_rows
 from speechtaxi.errors import InputError
 from speechtaxi.labels import label_set

@@ -23,9 +23,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from speechtaxi.corpora.clip import Clip, Shard, Source, Wish, language_code
+from speechtaxi.corpora.clip import Clip, Shard, Wish, language_code
 from speechtaxi.corpora.mirror import Mirror, whole
 from speechtaxi.corpora.shards import find_shards, read_shards
+from speechtaxi.corpora.source import Source
 from speechtaxi.errors import InputError
 from speechtaxi.labels import label_set
 from speechtaxi.languages import is_code
