@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from speechtaxi.errors import InputError
-from speechtaxi.languages import UNKNOWN, find
+from speechtaxi.languages import UNKNOWN
 from speechtaxi.routing import is_report, routed
 from speechtaxi.types import Answer, Span, Utterance
 
 if TYPE_CHECKING:
     from speechtaxi.classifier import AudioClassifier
-    from speechtaxi.classify.recordings import Teller
+    from speechtaxi.recordings import Teller
 
 Marks: TypeAlias = dict[tuple[str, Span], Sequence[tuple[str, float]]]
 """By recording and stretch: what was read, and how much each word speaks for the topic."""
@@ -124,7 +123,7 @@ def main(argv: list[str]) -> int:
     inputs = [line for name in args.audio for line in (stdin_paths() if name == "-" else [name])]
 
     from speechtaxi import audio, results
-    from speechtaxi.classify.recordings import gather
+    from speechtaxi.recordings import code_of, gather
     from speechtaxi.segment import open_segmenter
 
     kind = "jsonl" if table else results.kind_of(args.output or "-", args.format)
@@ -240,20 +239,6 @@ def refuse_nonsense(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} must lie between {low} and {high}")
 
 
-def code_of(language: str) -> str:
-    """Return the code of a language by any of its names; "auto" is not determined.
-
-    Raises:
-        InputError: no such language.
-    """
-    if language in ("auto", UNKNOWN):
-        return UNKNOWN
-    try:
-        return find(language)
-    except InputError as error:
-        raise InputError(f"--language {language}: {error}") from None
-
-
 def stdin_paths() -> list[str]:
     """Return the paths that stdin lists, one a line."""
     return [line.rstrip("\n") for line in sys.stdin if line.strip()]
@@ -285,7 +270,7 @@ def open_teller(models: Sequence[str], args: argparse.Namespace) -> Teller:
     import torch
 
     from speechtaxi import load
-    from speechtaxi.classify.recordings import Teller
+    from speechtaxi.recordings import Teller, name_of
 
     allowed = tuple(args.allow_remote_code)
     model: AudioClassifier = load(
@@ -300,15 +285,6 @@ def open_teller(models: Sequence[str], args: argparse.Namespace) -> Teller:
 
         romanize = romanizer().romanize
     return Teller(model, " + ".join(map(name_of, models)), args.min_probability, romanize)
-
-
-def name_of(model: str) -> str:
-    """Return a model's name: its run's system, or its folder's."""
-    try:
-        record = json.loads((Path(model) / "run.json").read_text(encoding="utf-8"))
-        return str(record["system"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return Path(model).resolve().name
 
 
 def track(recordings: Iterable[Utterance], count: int) -> Iterable[Utterance]:

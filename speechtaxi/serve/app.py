@@ -21,9 +21,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from speechtaxi import __version__
-from speechtaxi.classify import code_of
 from speechtaxi.errors import InputError
 from speechtaxi.languages import UNKNOWN
+from speechtaxi.recordings import code_of
 from speechtaxi.results.rows import row
 from speechtaxi.serve import shapes
 from speechtaxi.serve.upload import Limits, save

@@ -13,7 +13,7 @@ from speechtaxi.languages import UNKNOWN
 from speechtaxi.types import Utterance
 
 if TYPE_CHECKING:
-    from speechtaxi.classify.recordings import Romanize, Teller
+    from speechtaxi.recordings import Romanize, Teller
     from speechtaxi.segment import Segmenter
 
 CUT_ABOVE = 30.0
@@ -36,7 +36,7 @@ class Served:
         self, recordings: Sequence[Utterance], segmenter: Segmenter | None
     ) -> dict[str, Any]:
         """Return what is said in recordings, by their ids; see `shapes.Transcribed`."""
-        from speechtaxi.classify.recordings import cut
+        from speechtaxi.recordings import cut
 
         romanize = romanize_with()
         transcriber: Any = self.teller.model.transcriber  # type: ignore[attr-defined]
@@ -120,9 +120,8 @@ def open_models(
 
     from speechtaxi import load
     from speechtaxi.classifier import Classifier
-    from speechtaxi.classify import name_of
-    from speechtaxi.classify.recordings import Teller
     from speechtaxi.ensemble import Ensemble
+    from speechtaxi.recordings import Teller, name_of
 
     torch.set_num_threads(threads)
     cuda = device == "auto" and torch.cuda.is_available()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from speechtaxi import audio
 from speechtaxi.classifier import AudioClassifier
 from speechtaxi.errors import InputError
-from speechtaxi.languages import UNKNOWN, is_code
+from speechtaxi.languages import UNKNOWN, find, is_code
 from speechtaxi.records import read_manifest
 from speechtaxi.segment import Segmenter
 from speechtaxi.timeline import summarize
@@ -223,3 +224,26 @@ class Teller:
             romanized=self.romanize(row.text, language) if self.romanize and row.text else None,
             flags=row.flags,
         )
+
+
+def code_of(language: str) -> str:
+    """Return the code of a language by any of its names; "auto" is not determined.
+
+    Raises:
+        InputError: no such language.
+    """
+    if language in ("auto", UNKNOWN):
+        return UNKNOWN
+    try:
+        return find(language)
+    except InputError as error:
+        raise InputError(f"--language {language}: {error}") from None
+
+
+def name_of(model: str) -> str:
+    """Return a model's name: its run's system, or its folder's."""
+    try:
+        record = json.loads((Path(model) / "run.json").read_text(encoding="utf-8"))
+        return str(record["system"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Path(model).resolve().name
