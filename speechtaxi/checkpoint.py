@@ -36,6 +36,8 @@ class Saved:
     folder: Path
     temperature: float | None = None
     """Fitted to dev clips; None where it was not."""
+    calibrated_on: tuple[str, ...] = ()
+    """Languages of those clips."""
 
 
 def is_model(folder: str | Path) -> bool:
@@ -78,13 +80,14 @@ def read(folder: str | Path) -> Saved:
 
             config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
             class_path, settings, state = config["class_path"], config["settings"], load_file(path)
-            fitted = config.get("temperature")
+            fitted, languages = config.get("temperature"), config.get("calibrated_on") or ()
         else:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             class_path, settings = saved["class_path"], saved["hyper_parameters"]
             state = saved["state_dict"]
             calibration = temperature.read(folder)
             fitted = calibration and calibration.temperature
+            languages = calibration.languages if calibration else ()
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -96,7 +99,7 @@ def read(folder: str | Path) -> Saved:
         raise InputError(f"{path} is damaged ({error}); copy or export it again") from error
     if fitted is not None:
         fitted = temperature.checked(fitted, str(path))
-    return Saved(class_path, settings, state, Path(folder), fitted)
+    return Saved(class_path, settings, state, Path(folder), fitted, tuple(languages))
 
 
 def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> LightningModule:
@@ -130,6 +133,7 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
     model.source = str(folder)
     if saved.temperature is not None:
         model.temperature, model.calibrated = saved.temperature, True
+        model.calibrated_on = saved.calibrated_on
     return model.eval()
 
 
@@ -174,6 +178,7 @@ def save(model: LightningModule, folder: str | Path, card: str) -> None:
         "label2id": {label: number for number, label in enumerate(labels)},
         "settings": settings,
         "temperature": model.temperature if getattr(model, "calibrated", False) else None,
+        "calibrated_on": list(getattr(model, "calibrated_on", ())),
     }
     _write_json(partial / CONFIG, config)
     tensors = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

@@ -174,6 +174,8 @@ class Classifier(LightningModule, AudioClassifier):
         """What logits are divided by for probabilities; `checkpoint.load` sets it."""
         self.calibrated = False
         """Whether the temperature was fitted to dev clips."""
+        self.calibrated_on: tuple[str, ...] = ()
+        """Languages of those clips; none: it is not told, and all count."""
 
     def build_head(self, dim: int) -> None:
         """Add the head once the route knows its vector's size."""
@@ -195,6 +197,17 @@ class Classifier(LightningModule, AudioClassifier):
     def at_once(self) -> int:
         large = sum(weights.numel() for weights in self.parameters()) > LARGE
         return 1 if large and self.device.type == "cpu" else 8
+
+    def calibrated_for(self, language: str) -> bool:
+        """Tell whether probabilities are calibrated in a language."""
+        return self.calibrated and self._fitted(language)
+
+    def temperature_for(self, language: str) -> float:
+        """Return what logits are divided by: a temperature does not carry over to languages."""
+        return self.temperature if self._fitted(language) else 1.0
+
+    def _fitted(self, language: str) -> bool:
+        return language in (*(self.calibrated_on or (language,)), UNKNOWN)
 
     def heard(self, utterance: Utterance) -> tuple[str, float] | None:
         """Return the language that a recogniser told by itself (ISO 639-3), and its probability.
@@ -262,7 +275,8 @@ class Classifier(LightningModule, AudioClassifier):
     def predictions(self, batch: Batch, logits: Tensor) -> list[Prediction]:
         """Turn logits (B, C) into rows; the temperature changes probabilities, never an answer."""
         answers = logits.argmax(-1).tolist()
-        probabilities = (logits.float() / self.temperature).softmax(-1).tolist()
+        scale = torch.tensor([[self.temperature_for(u.language)] for u in batch.utterances])
+        probabilities = (logits.float().cpu() / scale).softmax(-1).tolist()
         rows: list[Prediction] = []
         read = self.read(batch.utterances)
         for utterance, answer, chances, (text, reference), samples in zip(

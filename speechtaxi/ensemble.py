@@ -50,6 +50,10 @@ class Ensemble(AudioClassifier):
     def at_once(self) -> int:
         return min(model.at_once for model in self.models)
 
+    def calibrated_for(self, language: str) -> bool:
+        """Tell whether all models' probabilities are calibrated in a language."""
+        return all(model.calibrated_for(language) for model in self.models)
+
     @property
     def device(self) -> torch.device:
         """Where the first model computes; batches go to each model's own."""

@@ -85,16 +85,16 @@ def explain(model: Classifier, utterance: Utterance, *, topic: str | None = None
     ((text, _),) = model.read([utterance])
     if text is None:
         return _explain_heard(model, utterance, topic)
-    return _explain_read(model, text, topic)
+    return _explain_read(model, text, topic, utterance.language)
 
 
-def _explain_read(model: Classifier, text: str, topic: str | None) -> Explanation:
+def _explain_read(model: Classifier, text: str, topic: str | None, language: str) -> Explanation:
     words = text.split()
     size = max(1, ceil(len(words) / (PASSES - 1)))
     starts = range(0, len(words), size)
     texts = [text, *(" ".join(words[:n] + words[n + size :]) for n in starts)]
     ask = cast("Callable[[Sequence[str]], Tensor]", model.logits_of)
-    topic, probability, weights = _weigh(model, ask, texts, BATCH_SIZE, topic)
+    topic, probability, weights = _weigh(model, ask, texts, BATCH_SIZE, topic, language)
     shares: list[tuple[str, float]] = []
     for start, weight in zip(starts, weights, strict=True):
         piece = words[start : start + size]
@@ -116,7 +116,9 @@ def _explain_heard(model: Classifier, utterance: Utterance, topic: str | None) -
 
     spans = stretches(len(wave))
     size = max(1, min(BATCH_SIZE, int(BATCH_SECONDS * audio.SAMPLE_RATE / len(wave))))
-    topic, probability, weights = _weigh(model, hear, [(0, 0), *spans], size, topic)
+    topic, probability, weights = _weigh(
+        model, hear, [(0, 0), *spans], size, topic, utterance.language
+    )
     seconds = [
         (
             utterance.start + start / audio.SAMPLE_RATE,
@@ -134,13 +136,14 @@ def _weigh(
     variants: Sequence[Piece],
     size: int,
     topic: str | None,
+    language: str,
 ) -> tuple[str, float, list[float]]:
     """Return topic, probability and weights, from the whole and then the whole without a piece."""
     import torch
 
     with torch.inference_mode():
         parts = [logits_of(variants[n : n + size]) for n in range(0, len(variants), size)]
-    logits = torch.cat(parts).double().cpu() / model.temperature
+    logits = torch.cat(parts).double().cpu() / model.temperature_for(language)
     number = int(logits[0].argmax()) if topic is None else model.labels.index(topic)
     others = torch.cat([logits[:, :number], logits[:, number + 1 :]], 1)
     odds = logits[:, number] - others.logsumexp(1)

@@ -217,7 +217,7 @@ class Teller:
             topic=NO_SPEECH if silent else topic,
             probability=None if silent else chance,
             probabilities={} if silent else row.probabilities,
-            calibrated=self.model.calibrated,
+            calibrated=self.model.calibrated_for(row.language),
             system=self.system,
             heard=heard[1] if heard else None,
             text=row.text,

@@ -281,3 +281,18 @@ def test_large_models_hear_one_clip_at_a_time_on_a_cpu(e2e_run, clips, monkeypat
     alone = [row.probabilities["up"] for row in model.classify(clips)]
     assert set(sizes) == {1}
     assert alone == pytest.approx(together, abs=1e-5)
+
+
+def test_a_temperature_does_not_carry_over_to_other_languages(e2e_run, clips, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(e2e_run, run)
+    temperature.write(run, temperature.Calibration(3.0, 40, 0.9, 0.6, 0.2, 0.1, ("eng",)))
+    told = {}
+    for language in ("eng", "fra", "und"):
+        assert main(["classify", str(run), clips[0], "--language", language]) == 0
+        [told[language]] = rows(capsys.readouterr().out)
+    assert told["und"]["probabilities"] == told["eng"]["probabilities"]
+    assert told["fra"]["probability"] > told["eng"]["probability"]
+    assert [told[code]["calibrated"] for code in ("eng", "fra", "und")] == [True, False, True]
+    assert main(["export", str(run), str(tmp_path / "model")]) == 0
+    assert speechtaxi.load(str(tmp_path / "model")).calibrated_on == ("eng",)
