@@ -23,6 +23,9 @@ MANIFESTS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet"})
 AHEAD = 64
 """Clips that are read before they are classified, those of similar length together."""
 
+CUT_OFF = 0.8
+"""A recording with no more than this share of its promised length is cut off."""
+
 Fail = Callable[[Utterance, str], None]
 """Is told of a recording that cannot be used, and why."""
 
@@ -73,6 +76,8 @@ class Cut:
     recording: Utterance
     seconds: float
     spans: Sequence[Span] | None
+    promised: float
+    """Seconds that the file's header tells; an MP3 that is cut off holds fewer."""
 
     @property
     def clips(self) -> list[Utterance]:
@@ -102,7 +107,7 @@ def cut(recording: Utterance, segmenter: Segmenter | None, above: float) -> Cut:
         raise InputError(f"{recording.id} names no audio file")
     seconds = recording.duration or audio.probe(path).seconds - start
     if segmenter is None or seconds <= above:
-        return Cut(recording, seconds, None)
+        return Cut(recording, seconds, None, seconds)
     heard = 0.0
 
     def counted() -> Iterator[np.ndarray]:
@@ -112,7 +117,7 @@ def cut(recording: Utterance, segmenter: Segmenter | None, above: float) -> Cut:
             yield block
 
     spans = list(segmenter.spans(counted()))
-    return Cut(recording, heard, spans)  # headers only estimate the length of some formats
+    return Cut(recording, heard, spans, seconds)  # headers only estimate the length of some formats
 
 
 @dataclass(frozen=True)
@@ -181,9 +186,9 @@ class Teller:
         if one.spans is None:
             [(clip, row)] = rows
             length = one.seconds if row.duration is None else row.duration
-            return [
-                self._answer(one.recording, clip, row, Span(first, first + length), "recording")
-            ]
+            span = Span(first, first + length)
+            whole = self._answer(one.recording, clip, row, span, "recording")
+            return [_flagged(whole, length, one.promised)]
         segments = [
             self._answer(
                 one.recording, clip, row, Span(first + span.start, first + span.end), "segment"
@@ -198,7 +203,8 @@ class Teller:
             min_probability=self.min_probability,
             system=self.system,
         )
-        return [*segments, replace(whole, span=Span(first, first + one.seconds))]
+        whole = replace(whole, span=Span(first, first + one.seconds))
+        return [*segments, _flagged(whole, one.seconds, one.promised)]
 
     def _answer(
         self, recording: Utterance, clip: Utterance, row: Prediction, span: Span, kind: str
@@ -224,6 +230,13 @@ class Teller:
             romanized=self.romanize(row.text, language) if self.romanize and row.text else None,
             flags=row.flags,
         )
+
+
+def _flagged(whole: Answer, seconds: float, promised: float) -> Answer:
+    """Flag a recording of which much is missing; a header that estimates is near enough."""
+    if seconds > CUT_OFF * promised or "truncated" in whole.flags:
+        return whole
+    return replace(whole, flags=(*whole.flags, "truncated"))
 
 
 def code_of(language: str) -> str:

@@ -296,3 +296,13 @@ def test_a_temperature_does_not_carry_over_to_other_languages(e2e_run, clips, tm
     assert [told[code]["calibrated"] for code in ("eng", "fra", "und")] == [True, False, True]
     assert main(["export", str(run), str(tmp_path / "model")]) == 0
     assert speechtaxi.load(str(tmp_path / "model")).calibrated_on == ("eng",)
+
+
+def test_an_mp3_that_is_cut_off_is_answered_and_flagged(e2e_run, tone, tmp_path, capsys):
+    for name, seconds in (("short.mp3", 8.0), ("long.mp3", 90.0)):
+        path = Path(tone(name, seconds=seconds))
+        (tmp_path / f"cut-{name}").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert main(["classify", str(e2e_run), str(tmp_path), "--segments", "fixed"]) == 0
+    flags = {r["id"]: r["flags"] for r in rows(capsys.readouterr().out) if r["kind"] == "recording"}
+    assert flags.pop("cut-short.mp3") == flags.pop("cut-long.mp3") == ["truncated"]
+    assert flags == {"short.mp3": [], "long.mp3": []}

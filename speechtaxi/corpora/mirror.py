@@ -127,6 +127,7 @@ def from_hub(repository: str, revision: str | None, patterns: Sequence[str], wis
     include = wanted(patterns, wish)
     reason = "HF_HUB_OFFLINE is set"
     if not settings.HF_HUB_OFFLINE:
+        import_module("huggingface_hub.utils.logging").set_verbosity_error()  # our line says it
         try:
             root = hub.snapshot_download(
                 repository, repo_type="dataset", revision=revision, allow_patterns=include
