@@ -13,6 +13,7 @@ import pyarrow.parquet  # noqa: F401  (once, not in every child)
 import pytest
 from test_results import beside, read
 
+from speechtaxi.errors import InputError
 from speechtaxi.results import KINDS, STREAMS, open_results
 from speechtaxi.types import Answer, Span
 
@@ -62,6 +63,7 @@ def today(output: Path, seed: int, count: int, say: Callable[[str], None] = str)
         for key, id, answers in recordings(seed, count):
             if results.skip(key, id):
                 continue
+            results.begin(key, id)
             if answers is None:
                 results.fail(key, id, f"/audio/{id}", "damaged")
             else:
@@ -139,3 +141,65 @@ def test_kills(tmp_path: Path, kind: str, kills: int) -> None:
     assert summary["recordings"] == summary["skipped"]
     assert summary["rows"] == len(expected)
     assert not list(tmp_path.glob(".*.part"))
+
+
+def killed_with(output: Path, *ids: str) -> None:
+    """Kill a run while it has recordings in hand."""
+    if (child := os.fork()) == 0:
+        try:
+            with open_results(output, None, SETTINGS) as results:
+                for id in ids:
+                    results.begin("key", id)
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_runs_die_of_is_found_out_and_passed_over(tmp_path: Path, kind: str) -> None:
+    output = tmp_path / f"out.{kind}"
+    rows = {id: answers for _, id, answers in recordings(1, 3)}
+    killed_with(output, "0000.wav", "0001.wav")  # read ahead together
+    with open_results(output, None, SETTINGS) as results:
+        assert results.suspect("0000.wav")
+        assert results.suspect("0001.wav")
+        assert not results.suspect("0002.wav")
+        results.begin("key", "0000.wav")
+        results.write("key", rows["0000.wav"] or [])
+        assert not results.suspect("0000.wav")
+    killed_with(output, "0001.wav")
+    with pytest.raises(KeyboardInterrupt), open_results(output, None, SETTINGS) as results:
+        results.begin("key", "0001.wav")
+        raise KeyboardInterrupt  # is no death
+    killed_with(output, "0001.wav")
+    for _ in range(2):  # until it is asked for
+        with open_results(output, None, SETTINGS) as results:
+            with pytest.raises(InputError, match="died 3 times while this was in hand") as raised:
+                results.begin("key", "0001.wav")
+            results.fail("key", "0001.wav", "/audio/0001.wav", str(raised.value))
+            results.begin("key", "0002.wav")
+            results.fail("key", "0002.wav", "/audio/0002.wav", "damaged")
+        assert "died 3 times" in beside(output, "failed.jsonl").read_text()
+    with open_results(output, None, SETTINGS, retry_crashed=True) as results:
+        results.begin("key", "0001.wav")
+        results.write("key", rows["0001.wav"] or [])
+    with open_results(output, None, SETTINGS) as results:
+        assert results.skip("key", "0001.wav")
+
+
+def test_other_content_has_killed_nobody(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    for _ in range(3):
+        killed_with(output, "0000.wav")
+    with open_results(output, None, SETTINGS) as results:
+        results.begin("other", "0000.wav")
+
+
+def test_what_fails_in_the_ordinary_way_has_not_killed(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    for _ in range(5):
+        killed_with(output, "0000.wav")
+        with open_results(output, None, SETTINGS) as results:
+            results.begin("key", "0000.wav")
+            results.fail("key", "0000.wav", "/audio/0000.wav", "damaged")

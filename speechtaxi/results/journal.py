@@ -21,6 +21,11 @@ SYNC_SECONDS = 1.0
 """How often the disk is waited for. A kill loses nothing that was put; a power cut loses what was
 put since the last wait."""
 
+DEATHS = 3
+"""How many runs may die with the same input in hand. Some kills are meant for the run, not caused
+by the input; but after the first death it is alone in hand, so that two more without its end are
+chance only where it takes most of what runs are given, and then they would never get beyond it."""
+
 
 class Journal:
     """The rows of an output, by recording; one process at a time.
@@ -58,7 +63,10 @@ class Journal:
             self._run("PRAGMA journal_mode = WAL")
             if output and not live and output.exists():
                 self._refuse_changed(output)
-            self._run("UPDATE run SET closed = NULL")
+            with self._transaction():
+                self._run("UPDATE run SET closed = NULL")
+                # What is in hand at the beginning was when the last run died.
+                self._run("UPDATE hands SET deaths = deaths + held, held = 0")
         except BaseException:
             self.release()
             raise
@@ -100,6 +108,23 @@ class Journal:
         self._run("DELETE FROM failures WHERE id = ?", (id,))
         return True
 
+    def deaths(self, id: str, key: str | None = None) -> int:
+        """Return how many runs died with an input in hand since it was last finished."""
+        query = "SELECT deaths FROM hands WHERE id = ? AND key = coalesce(?, key)"
+        found = self._run(query, (id, key)).fetchone()
+        return found[0] if found else 0
+
+    def hold(self, id: str, key: str) -> None:
+        """Note, where a kill cannot lose it, that an input is in hand until it is put or failed."""
+        values = (id, key, self.deaths(id, key))
+        with self._transaction():
+            self._run("INSERT OR REPLACE INTO hands VALUES (?, ?, ?, 1)", values)
+
+    def forgive(self) -> None:
+        """Forget deaths."""
+        with self._transaction():
+            self._run("DELETE FROM hands")
+
     def put(self, entry: Mapping[str, Any], lines: Iterable[Sequence[Any]]) -> bool:
         """Write a recording and its rows, all or none; tell whether it takes another's place.
 
@@ -109,6 +134,7 @@ class Journal:
         """
         with self._transaction():
             self._run("DELETE FROM failures WHERE id = :id", entry)
+            self._run("DELETE FROM hands WHERE id = :id", entry)
             replaced = self._run("DELETE FROM recordings WHERE id = :id", entry).rowcount > 0
             if replaced:
                 self._run("DELETE FROM answers WHERE id = :id", entry)
@@ -124,6 +150,7 @@ class Journal:
     def fail(self, id: str, key: str, path: str, reason: str) -> None:
         """Note that an input could not be used; rows that it had before stay."""
         with self._transaction():
+            self._run("DELETE FROM hands WHERE id = ? AND held", (id,))
             self._run(
                 "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (id, key, path, reason)
             )
@@ -165,7 +192,9 @@ class Journal:
                 self._run("PRAGMA journal_mode = DELETE")
 
     def release(self) -> None:
-        """Let others have the output."""
+        """Let others have the output; what is still in hand has not killed us."""
+        with suppress(sqlite3.Error):  # such as a full disk, of which we have heard
+            self._run("UPDATE hands SET held = 0")
         self._database.close()
         if self._lock is not None:
             os.close(self._lock)  # after SQLite, whose own locks on the file it would drop
@@ -264,6 +293,8 @@ def _schema(columns: Mapping[str, type]) -> str:
             block BLOB NOT NULL);
         CREATE TABLE IF NOT EXISTS failures (
             id TEXT PRIMARY KEY, key TEXT NOT NULL, path TEXT NOT NULL, reason TEXT NOT NULL);
+        CREATE TABLE IF NOT EXISTS hands (
+            id TEXT PRIMARY KEY, key TEXT NOT NULL, deaths INTEGER NOT NULL, held INTEGER NOT NULL);
         CREATE TABLE IF NOT EXISTS answers ({answers})"""
 
 

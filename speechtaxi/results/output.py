@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from speechtaxi.errors import InputError
-from speechtaxi.results.journal import Journal, beside, explained, size
+from speechtaxi.results.journal import DEATHS, Journal, beside, explained, size
 from speechtaxi.results.rows import cells, columns, encode, header, json_line, plain, row
 from speechtaxi.types import Answer
 
@@ -48,6 +48,7 @@ def open_results(
     *,
     top_k: int = 3,
     overwrite: bool = False,
+    retry_crashed: bool = False,
 ) -> Results:
     """Open an output, or go on with one; "-" is stdout, which nothing can go on with.
 
@@ -56,6 +57,7 @@ def open_results(
         settings: what the rows depend on, plain values; an output goes on with equal ones only.
         top_k: topics told of each row, best first.
         overwrite: begin anew, whatever is there.
+        retry_crashed: let be begun what runs died of; see `Results.begin`.
 
     Raises:
         InputError: unknown format, a file that is not ours or was changed, other settings, another
@@ -63,7 +65,10 @@ def open_results(
     """
     # A link stays one: the file that it leads to is written.
     path = None if str(output) == "-" else Path(os.path.realpath(output))
-    return Results(path, kind_of(output, kind), settings, top_k, overwrite)
+    results = Results(path, kind_of(output, kind), settings, top_k, overwrite)
+    if retry_crashed:
+        results.forgive()
+    return results
 
 
 class Results:
@@ -120,6 +125,31 @@ class Results:
             self._once(id)
             self._counts["skipped"] += 1
         return done
+
+    def begin(self, key: str, id: str) -> None:
+        """Note that a recording is in hand, until it is written or failed or the run ends.
+
+        Raises:
+            InputError: too many runs were killed while it was in hand, as by a fault in a decoder
+                or for want of memory: it is not to be tried, lest no run get beyond it.
+        """
+        with explained(self.path):
+            if (deaths := self._journal.deaths(plain(id), key)) >= DEATHS:
+                raise InputError(
+                    f"the process died {deaths} times while this was in hand; mend or remove it, "
+                    "or try it again with --retry_crashed"
+                )
+            self._journal.hold(plain(id), key)
+
+    def suspect(self, id: str) -> bool:
+        """Tell whether a recording was in hand when a run died: begun alone, it is found out."""
+        with explained(self.path):
+            return self._journal.deaths(plain(id)) > 0
+
+    def forgive(self) -> None:
+        """Forget which recordings were in hand when runs died."""
+        with explained(self.path):
+            self._journal.forgive()
 
     def write(self, key: str, answers: Sequence[Answer]) -> None:
         """Write the rows of one recording, its segments' and its own: all of them or none.
