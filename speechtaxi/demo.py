@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import multiprocessing
-import os
-import shlex
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from speechtaxi.errors import InputError
+from speechtaxi.workers import Event, Step, Workers, follow, spoken
 
 ALONE = "hin"
 """The language that is also trained on alone (In-Language)."""
@@ -30,21 +24,8 @@ findings. The warm-started E2E has heard its recogniser's transcripts; E2E from 
 """
 
 
-@dataclass(frozen=True)
-class Step:
-    """One public command, what it leaves behind, and which steps it waits for."""
-
-    name: str
-    command: tuple[str, ...]
-    leaves: Path
-    """File that tells that the step is done."""
-    after: tuple[str, ...] = ()
-    cost: int = 1
-    """About how many seconds it takes: long steps start first."""
-
-
-def steps(folder: Path) -> list[Step]:
-    """Return the commands of the demo, as a user could type them."""
+def steps(folder: Path) -> dict[Step, Path]:
+    """Return the commands of the demo, as a user could type them, and the last file of each."""
     corpus, runs = folder / "news", folder / "runs"
     manifest = corpus / "manifest.jsonl"
     shared = ("-c", "cpu", "-c", "news", f"--data.manifest={manifest}")
@@ -57,8 +38,7 @@ def steps(folder: Path) -> list[Step]:
 
     def fit(name: str, cost: int, config: str, *options: str, after: str = "corpus") -> Step:
         run = (f"--run={runs / name}", "--ckpt_path=last")
-        command = ("fit", *shared, "-c", config, *options, *run)
-        return Step(name, command, runs / name / "run.json", (after,), cost)
+        return Step(name, ("fit", *shared, "-c", config, *options, *run), (after,), cost)
 
     recognizers = [fit(letters, 200, letters), fit(script, 180, script)]
     classifiers = [
@@ -72,33 +52,23 @@ def steps(folder: Path) -> list[Step]:
         fit(f"cascade_{ALONE}", 5, "cascade_tiny", *romanized, *alone, after="cascade_romanized"),
     ]
     tests = [
-        Step(
-            f"test {fitted.name}",
-            ("test", str(runs / fitted.name)),
-            runs / fitted.name / "predictions-test.jsonl",
-            (fitted.name,),
-        )
+        Step(f"test {fitted.name}", ("test", str(runs / fitted.name)), (fitted.name,))
         for fitted in classifiers
     ]
     report = ("report", *(str(runs / fitted.name) for fitted in classifiers))
-    return [
-        Step("corpus", ("synthesize", "news", "-o", str(corpus)), corpus / "manifest.jsonl"),
-        Step(
-            "check",
-            ("data", "check", str(manifest), "--shortcuts"),
-            folder / "logs" / "check.done",
-            ("corpus",),
-        ),
-        *recognizers,
-        *classifiers,
-        *tests,
+    synthesis = Step("corpus", ("synthesize", "news", "-o", str(corpus)))
+    check = Step("check", ("data", "check", str(manifest), "--shortcuts"), ("corpus",))
+    return {
+        synthesis: manifest,
+        check: folder / "logs" / "check.done",
+        **{fitted: runs / fitted.name / "run.json" for fitted in (*recognizers, *classifiers)},
+        **{test: runs / test.after[0] / "predictions-test.jsonl" for test in tests},
         Step(
             "report",
             (*report, "-o", str(folder / "report")),
-            folder / "report" / "report.html",
-            tuple(step.name for step in tests),
-        ),
-    ]
+            tuple(test.name for test in tests),
+        ): folder / "report" / "report.html",
+    }
 
 
 def sample_commands(folder: Path) -> list[tuple[str, ...]]:
@@ -118,93 +88,6 @@ def sample_commands(folder: Path) -> list[tuple[str, ...]]:
     ]
 
 
-GRACE = 20.0
-"""Seconds that a worker has to finish its batch once it is told to stop."""
-
-
-def spoken(command: tuple[str, ...]) -> str:
-    """Return a command as it is typed."""
-    return shlex.join(("speechtaxi", *command))
-
-
-def work(pipe: Connection) -> None:
-    """Run the commands that come through the pipe, in a process that imports only once."""
-    from speechtaxi.cli import main
-
-    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
-        while True:
-            command, log = pipe.recv()
-            with open(log, "a", encoding="utf-8") as file:
-                print(f"$ {spoken(command)}", file=file, flush=True)
-                with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-                    try:
-                        status = main(list(command))
-                    except SystemExit as stop:
-                        status = int(stop.code or 0)
-                    except Exception:
-                        import traceback
-
-                        traceback.print_exc()
-                        status = 3
-            pipe.send(status)
-
-
-class Workers:
-    """Processes of one thread each: two threads in one process are slower than one."""
-
-    def __init__(self, count: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        os.environ["OMP_NUM_THREADS"] = "1"
-        self.pipes: list[Connection] = []
-        self.processes = []
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs,), daemon=True)
-            process.start()
-            theirs.close()
-            self.pipes.append(ours)
-            self.processes.append(process)
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for pipe in self.pipes:  # a worker that Lightning shields from the signal ends on this
-            pipe.close()
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.join(GRACE)
-            process.kill()
-
-    def run(self, todo: list[Step], logs: Path) -> Iterator[tuple[Step, str, int]]:
-        """Run steps as their needs are met; yield (step, "start" or "end", status) as it happens.
-
-        Raises:
-            InputError: a step failed, with where its log lies.
-        """
-        waiting = sorted(todo, key=lambda step: -step.cost)
-        undone = {step.name for step in todo}
-        busy: dict[Connection, Step] = {}
-        while waiting or busy:
-            ready = [step for step in waiting if not undone & set(step.after)]
-            for pipe in self.pipes:
-                if pipe not in busy and ready:
-                    step = ready.pop(0)
-                    waiting.remove(step)
-                    busy[pipe] = step
-                    pipe.send((step.command, logs / f"{step.name.replace(' ', '_')}.log"))
-                    yield step, "start", 0
-            for pipe in wait(list(busy)):
-                step = busy.pop(pipe)
-                try:
-                    status = pipe.recv()
-                except EOFError:
-                    status = -1
-                yield step, "end", status
-                undone.discard(step.name)
-
-
 def main(argv: list[str]) -> int:
     """Run what is not done yet; then show the report and classify one clip by each route."""
     p = argparse.ArgumentParser(
@@ -218,46 +101,23 @@ def main(argv: list[str]) -> int:
     folder: Path = args.output
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    todo = [step for step in steps(folder) if not step.leaves.exists()]
-    started = time.monotonic()
+    todo = [step for step, leaves in steps(folder).items() if not leaves.exists()]
     if todo:
         with Workers(args.workers) as workers:
-            follow(workers.run(todo, logs), len(todo), logs, started)
+            events = _noting(workers.run(todo, logs), logs)
+            lost = follow(events, sum(step.cost for step in todo), "demo", until_failure=True)
+        if lost:
+            raise InputError(f"'{lost[0].step.name}' failed: {lost[0].reason}")
     show(folder)
     return 0
 
 
-def follow(events: Iterator[tuple[Step, str, int]], count: int, logs: Path, started: float) -> None:
-    """Tell of each command as it starts and ends.
-
-    Raises:
-        InputError: a command failed.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        task = progress.add_task("demo", total=count)
-        running: list[str] = []
-        for step, event, status in events:
-            now = f"{time.monotonic() - started:4.0f} s"
-            if event == "start":
-                running.append(step.name)
-                progress.console.print(f"[dim]{now}[/] $ {escape(spoken(step.command))}")
-            else:
-                running.remove(step.name)
-                log = logs / f"{step.name.replace(' ', '_')}.log"
-                if status not in (0, 1):
-                    last = log.read_text(encoding="utf-8").strip().splitlines()[-1]
-                    raise InputError(f"'{step.name}' failed: {last} (all of it in {log})")
-                if step.name == "check":
-                    step.leaves.touch()
-                progress.advance(task)
-                progress.console.print(f"[dim]{now}[/] done: {step.name}")
-            progress.update(task, description=", ".join(running))
+def _noting(events: Iterator[Event], logs: Path) -> Iterator[Event]:
+    """Note that the check is done, which leaves no file of its own."""
+    for event in events:
+        if event.kind == "done" and event.step.name == "check":
+            (logs / "check.done").touch()
+        yield event
 
 
 def show(folder: Path) -> None:
