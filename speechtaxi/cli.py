@@ -19,6 +19,7 @@ COMMANDS = {
     "classify": ("speechtaxi.classify", "tell the topics of audio files with a trained model"),
     "serve": ("speechtaxi.serve", "answer over HTTP, with a page for the browser"),
     "export": ("speechtaxi.export", "write a run's best model as a folder to share"),
+    "grid": ("speechtaxi.grid", "a whole experiment: systems x setups x languages x seeds"),
     "report": ("speechtaxi.report", "compare systems from their predictions"),
     "compare": ("speechtaxi.report.pair", "two runs against each other, in the terminal"),
     "data": ("speechtaxi.check", "fetch a published corpus; check one: counts, damage, leaks"),

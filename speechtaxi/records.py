@@ -352,7 +352,7 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
     predictions: list[Prediction] = []
     places: list[str] = []
     for where, row in _json_rows(Path(path)):
-        prediction = _record(Prediction, {"group": row.get("id"), "label": None} | row, where)
+        prediction = record(Prediction, {"group": row.get("id"), "label": None} | row, where)
         odds = prediction.probabilities
         bad = [p for p in odds.values() if not 0 <= p <= 1]  # also what is not a number
         if bad:
@@ -404,7 +404,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunRecord:
         raise InputError(f"{path}: not what a run's record holds ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: not a JSON object")
-    return _record(RunRecord, cast("dict[str, Any]", data), str(path))
+    return record(RunRecord, cast("dict[str, Any]", data), str(path))
 
 
 def write_run(folder: str | os.PathLike[str], record: RunRecord) -> None:
@@ -433,7 +433,7 @@ def _hints(kind: type[Any]) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _record(kind: type[Record], row: dict[str, Any], where: str) -> Record:
+def record(kind: type[Record], row: dict[str, Any], where: str) -> Record:
     """Build a record from a JSON object, checked against the annotations of its class."""
     values: dict[str, Any] = {}
     for field in fields(kind):
@@ -467,4 +467,4 @@ def _fits(value: Any, kind: Any) -> bool:
         )
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -41,11 +41,11 @@ def quiet() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
 
 
-def configs() -> dict[str, Path]:
-    """Return the configs that come with the package, by short name."""
+def configs(*kinds: str) -> dict[str, Path]:
+    """Return the configs that come with the package, by short name (default: those of `fit`)."""
     here = Path(__file__).parent
     folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-    kinds = ("trainer", "data", "model")
+    kinds = kinds or ("trainer", "data", "model")
     return {p.stem: p for kind in kinds for p in sorted((folder / kind).glob("*.yaml"))}
 
 
@@ -95,6 +95,9 @@ def fit(arguments: list[str]) -> int:
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.add_argument("--run", type=str, help="the run folder (required)")
             parser.add_argument("--system", type=str, help="name in reports; default: the folder's")
+            parser.add_argument(
+                "--setup", type=str, help="what reports call a variant of zero-shot"
+            )
             parser.add_argument("--notes", type=list[str], default=[], help="what reports repeat")
             parser.add_argument(
                 "--patience", type=int, help="stop after so many epochs without a better dev score"
@@ -132,7 +135,7 @@ def fit(arguments: list[str]) -> int:
                 ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **kept),
                 ModelCheckpoint(filename="last", **kept),
                 Calibrator(config.run),
-                RunWriter(config.run, config.system, config.notes),
+                RunWriter(config.run, config.system, config.notes, config.setup),
                 EpochSeed(),
                 interruption,
             ]

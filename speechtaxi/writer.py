@@ -36,11 +36,15 @@ class RunWriter(Callback):
     """
 
     def __init__(
-        self, folder: str | Path, system: str | None = None, notes: list[str] | None = None
+        self,
+        folder: str | Path,
+        system: str | None = None,
+        notes: list[str] | None = None,
+        setup: str | None = None,
     ):
         self.folder = Path(folder)
         self.system = system or self.folder.resolve().name
-        self.notes = tuple(notes or ())
+        self.notes, self.setup_name = tuple(notes or ()), setup
         self.rows: list[Prediction] = []
         self.started = 0.0
         self.before = 0.0
@@ -75,6 +79,7 @@ class RunWriter(Callback):
             view=getattr(pl_module, "view", None),
             recognizer=_fingerprint(pl_module),
             labels=tuple(getattr(pl_module, "labels", ())),
+            setup=self.setup_name,
             seed=_seed(),
             parameters=_parameters(pl_module),
             seconds={"fit": self._seconds()},
@@ -284,7 +289,7 @@ def _gathered(trainer: Trainer, share: list[Any]) -> list[Any]:
 
 def _fingerprint(model: LightningModule) -> str | None:
     holder = getattr(model, "_transcriber", None)
-    return holder.recognizer.fingerprint if holder is not None else None
+    return holder.fingerprint if holder is not None else None
 
 
 def _parameters(model: LightningModule) -> int | None:
