@@ -28,6 +28,18 @@ def from_hub(auto_class: Any, name: str, **options: Any) -> Any:
         raise InputError(f"cannot load {name}: {first_line(error)} - {OFFLINE}") from error
 
 
+def settings_of(name: str) -> dict[str, Any]:
+    """Return a model's configuration as it is written, without running anything of it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return PreTrainedConfig.get_config_dict(name)[0]
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load {name}: {first_line(error)} - {OFFLINE}") from error
+
+
 def is_allowed(name: str, settings: dict[str, Any] | None, allowed: Collection[str]) -> bool:
     """Tell whether a model brings modelling code of its own that may be run.
 
@@ -39,12 +51,7 @@ def is_allowed(name: str, settings: dict[str, Any] | None, allowed: Collection[s
     Raises:
         InputError: it brings code that is not allowed, or its configuration cannot be read.
     """
-    if settings is None:
-        try:
-            settings, _ = PreTrainedConfig.get_config_dict(name)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot load {name}: {first_line(error)} - {OFFLINE}") from error
-    if "auto_map" not in settings:
+    if "auto_map" not in (settings or settings_of(name)):
         return False
     if str(Path(name)) not in {str(Path(one)) for one in allowed}:
         raise InputError(
