@@ -26,6 +26,7 @@ from speechtaxi.synthesize.news import (
     news_takes,
     phrases,
 )
+from speechtaxi.synthesize.tables import table_takes
 from speechtaxi.synthesize.voices import VOICES
 
 needs_espeak = pytest.mark.skipif(
@@ -322,7 +323,7 @@ def test_a_language_column_and_awkward_ids(tmp_path: Path):
         ("eng.tsv", "id\ttext\n1\tLight\n", ["--voices", "test=m44"], "no voice variant 'm44'"),
         ("eng.tsv", "id\ttext\n1/a\tA\n1:a\tB\n", [], "two rows are called eng-1_a"),
         ("eng.tsv", "id\taudio\n1\tx.wav\n", [], "eng.tsv: row 1 has no text to speak"),
-        ("eng.tsv", "id\ttext\n1\t…\n", [], "eng-1: eSpeak NG finds nothing to say in '…'"),
+        ("eng.tsv", "id\ttext\n1\t…\n", [], "there is nothing to say in "),
         ("eng.tsv", "", [], "holds no rows"),
     ],
 )
@@ -368,3 +369,11 @@ def test_only_the_synthesiser_imports_espeak():
 def test_news_file_says_that_nobody_reviewed_it():
     path = Path(__file__).parents[1] / "speechtaxi" / "synthesize" / "news_phrases.json"
     assert json.loads(path.read_text(encoding="utf-8"))["about"].startswith("Unreviewed")
+
+
+def test_a_verse_of_signs_only_is_left_out(tmp_path, caplog):
+    table = tmp_path / "eng.tsv"
+    table.write_text("id\ttext\n1\tLight\n2\t.\n3\tDark\n")
+    takes = table_takes([str(table)], None, VOICES, None, 0)
+    assert [take.row.id for take in takes] == ["eng-1", "eng-3"]
+    assert caplog.messages == [f"{table}: left out row 2: nothing to say in '.'"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from speechtaxi.languages import is_code
 from speechtaxi.records import read_manifest
 from speechtaxi.synthesize.voices import Take, take
 from speechtaxi.types import Utterance
+
+log = logging.getLogger(__name__)
 
 
 def table_takes(
@@ -27,9 +30,12 @@ def table_takes(
     A file without a language column is in the language of its name, as in eng.tsv.
 
     Raises:
-        InputError: a bad table, a row without text, two rows of one name, a language not there.
+        InputError: a bad table, a row without text (one of signs only is left out), two rows of one
+            name, a language not there.
     """
     rows = list(_named(row for table in tables for row in _rows(Path(table))))
+    if not rows:
+        raise InputError(f"there is nothing to say in {', '.join(tables)}")
     there = dict.fromkeys(row.language for row in rows)
     for code in languages or ():
         if code not in there:
@@ -50,7 +56,10 @@ def _rows(table: Path) -> Iterator[Utterance]:
     for row in read_manifest(table, language=table.stem if is_code(table.stem) else None):
         if not row.text:
             raise InputError(f"{table}: row {row.id} has no text to speak")
-        yield row
+        if any(letter.isalnum() for letter in row.text):
+            yield row
+        else:  # editions of the Bible have empty verses, which would end hours of work
+            log.warning("%s: left out row %s: nothing to say in '%s'", table, row.id, row.text)
 
 
 def _named(rows: Iterable[Utterance]) -> Iterator[Utterance]:
