@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -32,7 +33,7 @@ class Step:
     command: tuple[str, ...]
     after: tuple[str, ...] = ()
     cost: float = 1.0
-    """About how long it takes, in any unit: long steps start first."""
+    """About how long it takes, in any unit: what begins a long chain of steps starts first."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Workers:
             logs: folder for what each step says.
             again: returns what to do in place of a step that failed, or None.
         """
-        waiting = sorted(steps, key=lambda step: -step.cost)
+        waiting = urgent_first(steps)
         undone, failed = {step.name for step in waiting}, set[str]()
         busy: dict[int, Step] = {}
         while waiting or busy:
@@ -186,6 +187,21 @@ class Workers:
             process.kill()
             self.hands[number] = self._hire(number)
         return status
+
+
+def urgent_first(steps: Iterable[Step]) -> list[Step]:
+    """Return steps by how long the longest chain is that begins with them."""
+    steps = list(steps)
+    children: dict[str, list[Step]] = {}
+    for step in steps:
+        for name in step.after:
+            children.setdefault(name, []).append(step)
+
+    @cache
+    def chain(step: Step) -> float:
+        return step.cost + max(map(chain, children.get(step.name, ())), default=0.0)
+
+    return sorted(steps, key=lambda step: -chain(step))
 
 
 def reason(step: Step, status: int, logs: Path) -> str:

@@ -18,6 +18,7 @@ from speechtaxi.workers import (
     _is_out_of_memory,
     follow,
     spoken,
+    urgent_first,
 )
 
 
@@ -45,6 +46,16 @@ def test_order_and_logs(workers, tmp_path):
     assert events[0] == ("second", "start")  # the long one first
     assert events[-2:] == [("last", "start"), ("last", "done")]
     assert (tmp_path / "last.log").read_text().startswith("$ speechtaxi --version\nspeechtaxi 0")
+
+
+def test_what_begins_the_longest_chain_is_first():
+    steps = [
+        Step("alone", (), cost=5),
+        Step("end", (), ("middle",), cost=4),
+        Step("middle", (), ("begin", "elsewhere"), cost=1),
+        Step("begin", (), cost=1),
+    ]
+    assert [step.name for step in urgent_first(steps)] == ["begin", "alone", "middle", "end"]
 
 
 def test_what_needs_a_failed_step_is_blocked_and_all_else_is_done(workers, tmp_path):

@@ -217,16 +217,17 @@ def steps(
 ) -> list[Step]:
     """Return the commands that are still to be run; what is shared comes once, and first."""
     todo: list[Step] = []
-    transcripts: dict[str, str | None] = {}
+    transcripts: set[str] = set()
+    hours = sum(part.hours or 0.0 for part in corpus.values())
     for run in runs:
         folder = output / run.folder
         cost = load(run, corpus).passes or 1.0
         after = [f"fit {other.name}" for other in runs if other.folder in run.needs]
         if run.recognizer is not None:
-            step, done = transcription(run, output, clips, tuple(after))
+            step, done = transcription(run, hours, output, clips, tuple(after))
             if step.name not in transcripts and not done:
                 todo.append(step)
-            transcripts[step.name] = None
+            transcripts.add(step.name)
             after.append(step.name)
         if run.frozen:  # the first run over all languages keeps the features for the others
             widest = max(
@@ -266,7 +267,9 @@ def fit_command(experiment: Experiment, run: Run, output: Path, clips: Path) -> 
     )
 
 
-def transcription(run: Run, output: Path, clips: Path, after: tuple[str, ...]) -> tuple[Step, bool]:
+def transcription(
+    run: Run, hours: float, output: Path, clips: Path, after: tuple[str, ...]
+) -> tuple[Step, bool]:
     """Return the step that transcribes all clips for a run and all others like it."""
     settings = run.settings["model"]["init_args"]
     words = ["transcribe", str(clips), "--recognizer", str(run.recognizer)]
@@ -275,7 +278,7 @@ def transcription(run: Run, output: Path, clips: Path, after: tuple[str, ...]) -
     digest = hashlib.blake2b(json.dumps(words).encode(), digest_size=4).hexdigest()
     table = output / "transcripts" / f"{digest}.jsonl"
     command = tuple(word.replace("{output}", str(output)) for word in (*words, "--output"))
-    return Step(f"transcripts {digest}", (*command, str(table)), after, 1e9), table.is_file()
+    return Step(f"transcripts {digest}", (*command, str(table)), after, hours), table.is_file()
 
 
 def carry_out(
