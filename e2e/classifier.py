@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from e2e.frozen import condense, keeps, recall
 from e2e.pooling import LayerMix, open_pooling
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.batch import Batch
 from speechtaxi.classifier import Classifier
-from speechtaxi.encoder import open_encoder
+from speechtaxi.data import Clips
+from speechtaxi.encoder import Frames, open_encoder
+from speechtaxi.errors import InputError
+from speechtaxi.features import Features, fingerprint
 
 
 class Standardize(nn.BatchNorm1d):
@@ -43,10 +47,19 @@ class SpeechClassifier(Classifier):
         allow_remote_code: encoders whose own modelling code may be run, by name.
         pooling: mean, max, attention or statistics.
         layers: "last", or "weighted" to learn a mix of all layers.
-        freeze: "none", "front", "all", or how many of the lowest layers, as in "6". With "all" the
-            vectors are standardised, which a linear head on fixed features needs.
+        freeze: "none", "front", "all", how many of the lowest layers, as in "6", or all but how
+            many of the top ones, as in "all-6". With "all" the vectors are standardised, which a
+            linear head on fixed features needs.
+        lora: trains small matrices beside the encoder's own: r (8), alpha (16), targets
+            ("attention" or "all"), dropout (0); see `speechtaxi.encoder.lora`. An encoder_lr of
+            about 2e-4 suits them. A model that is loaded to classify has them merged.
+        checkpoint_activations: less memory for a third more time, in training.
+        whisper_window: what Whisper's encoder hears at a time: "30s" as it was trained, "clip" no
+            longer than the clip, which is several times quicker and right where it is tuned.
         min_seconds: shorter clips are set amid silence of this length, for encoders that look at
             a stretch of time as a whole, or refuse less.
+        features: SQLite file of what a frozen encoder heard, so that no run over the same clips
+            encodes them again; "cache" is the user's, None keeps none. See `e2e.frozen.keeps`.
         training: see `Classifier`.
     """
 
@@ -62,12 +75,22 @@ class SpeechClassifier(Classifier):
         pooling: Literal["mean", "max", "attention", "statistics"] = "mean",
         layers: Literal["last", "weighted"] = "last",
         freeze: str = "none",
+        lora: dict[str, Any] | None = None,
+        checkpoint_activations: bool = False,
+        whisper_window: Literal["30s", "clip"] | None = None,
         min_seconds: float = 0.0,
+        features: str | None = "cache",
         **training: Any,
     ) -> None:
         super().__init__(labels, **training)
         allowed = allow_remote_code or []
-        self.encoder = open_encoder(encoder, config=encoder_config, allow_remote_code=allowed)
+        self.encoder = open_encoder(
+            encoder,
+            config=encoder_config,
+            allow_remote_code=allowed,
+            lora=lora,
+            whisper_window=whisper_window,
+        )
         self.save_hyperparameters(
             {
                 "labels": self.labels,
@@ -77,18 +100,60 @@ class SpeechClassifier(Classifier):
                 "pooling": pooling,
                 "layers": layers,
                 "freeze": freeze,
+                "lora": lora,
+                "checkpoint_activations": checkpoint_activations,
+                "whisper_window": whisper_window,
                 "min_seconds": min_seconds,
+                "features": features,
                 **training,
             },
             logger=False,
         )
         self.frozen = freeze == "all"
+        if self.frozen and lora is not None:
+            raise InputError("LoRA trains an encoder that freeze: all keeps; leave out one of them")
+        if checkpoint_activations and not self.frozen:
+            self.encoder.checkpoint_activations()
         self.min_samples = round(min_seconds * SAMPLE_RATE)
         self.encoder.freeze(freeze)
         self.mix = LayerMix(self.encoder.n_layers) if layers == "weighted" else None
         self.pooling = open_pooling(pooling, self.encoder.dim)
         self.standardize = Standardize(self.pooling.dim) if self.frozen else nn.Identity()
         self.build_head(self.pooling.dim)
+        self.kept = keeps(pooling, layers)
+        self._place, self._features = features, None
+
+    def setup(self, stage: str) -> None:
+        """Encode the clips of the stage, where the encoder is frozen and nobody did before."""
+        super().setup(stage)
+        tuned = any(weights.requires_grad for weights in self.encoder.parameters())
+        if tuned or self._place is None or self.kept is None:
+            return
+        self.to(self.trainer.strategy.root_device)
+        heard = (self.kept, self.hparams.pooling, self.min_samples, self.trainer.precision)
+        self._features = Features(self._place, fingerprint(self.encoder, *heard))
+        data = self.trainer.datamodule
+        size = data.batch_size if self.at_once > 1 else 1
+        for clips in data.clips.values():
+            self._features.fill(
+                clips, self._encode, batch_seconds=data.batch_seconds, batch_size=size
+            )
+        data.bring = self._features.bring
+
+    def encoding_seconds(self, clips: Clips) -> float:
+        """Return how long it took to encode clips whose features are kept, whenever that was."""
+        return 0.0 if self._features is None else self._features.seconds(clips)
+
+    @torch.inference_mode()
+    def _encode(self, batch: Batch) -> list[Tensor]:
+        self.encoder.eval()
+        with self.trainer.precision_plugin.forward_context():
+            return condense(self._hear(batch.to(self.device)), self.kept, self.pooling)
+
+    def merge_lora(self) -> None:
+        """Add what LoRA has learned to the encoder's own weights; without LoRA, do nothing."""
+        self.encoder.merge_lora()
+        self.hparams.update(lora=None, encoder_config=self.encoder.config)
 
     def train(self, mode: bool = True) -> SpeechClassifier:
         """Switch modes; a frozen encoder stays as it was trained, without dropout."""
@@ -98,11 +163,16 @@ class SpeechClassifier(Classifier):
         return self
 
     def embed(self, batch: Batch) -> Tensor:
-        waveforms, lengths = self._surround(batch.waveforms, batch.lengths)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            frames = self.encoder(waveforms, lengths, all_layers=self.mix is not None)
+        if batch.features is not None and self.kept == "vector":
+            return self.standardize(torch.cat(batch.features))
+        frames = self._hear(batch) if batch.features is None else recall(batch.features, self.kept)
         heard = self.mix(frames.layers) if self.mix is not None else frames.last
         return self.standardize(self.pooling(heard, frames.mask))
+
+    def _hear(self, batch: Batch) -> Frames:
+        waveforms, lengths = self._surround(batch.waveforms, batch.lengths)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.encoder(waveforms, lengths, all_layers=self.mix is not None)
 
     def _surround(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Set clips shorter than `min_samples` amid silence."""

@@ -24,12 +24,14 @@ class Batch:
         waveforms: (B, T) float32, 16 kHz mono in [-1, 1]; T is 0 for a route that does not hear
         lengths: (B,) int64, samples
         labels: (B,) int64, -1 where unknown
+        features: what a frozen encoder heard of each clip, (R, D) float32, in place of waveforms
     """
 
     utterances: tuple[Utterance, ...]
     waveforms: Tensor
     lengths: Tensor
     labels: Tensor
+    features: tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.utterances)

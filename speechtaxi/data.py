@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -55,13 +55,14 @@ class Clips(Dataset[Batch]):
         kept, waveforms = list[Utterance](), list[np.ndarray]()
         for index in indices:
             utterance = self.utterances[index]
+            if utterance.id in self.damaged:
+                continue
             try:
                 waveforms.append(self._waveform(index) if self.hear else np.zeros(0, np.float32))
                 kept.append(utterance)
             except InputError as error:
-                if utterance.id not in self.damaged:
-                    self.damaged[utterance.id] = str(error)
-                    log.warning("skipped %s: %s", utterance.id, error)
+                self.damaged[utterance.id] = str(error)
+                log.warning("skipped %s: %s", utterance.id, error)
         labels = [self.labels.get(u.label, -1) if u.label else -1 for u in kept]
         return collate(kept, waveforms, labels)
 
@@ -146,6 +147,8 @@ class SpeechDataModule(LightningDataModule):
         self.clips: dict[str, Clips] = {}
         self.skipped: dict[str, str] = {}
         self.first_epoch = 0
+        self.bring: Callable[[Batch], Batch] | None = None
+        """Adds what a model already knows of the clips of a batch; set by the model."""
         self._utterances: list[Utterance] | None = None
 
     @property
@@ -315,6 +318,10 @@ class SpeechDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Batches of the test split, whether labelled or not."""
         return self._loader(self.test_split)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Bring what the model already knows (called by Lightning)."""
+        return batch if self.bring is None else self.bring(batch)
 
     def state_dict(self) -> dict[str, int]:
         """Return what a resumed run needs: the epoch to shuffle for."""

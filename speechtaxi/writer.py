@@ -22,6 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from speechtaxi import records, temperature
 from speechtaxi.batch import Batch
+from speechtaxi.data import Clips
 from speechtaxi.errors import InputError
 from speechtaxi.types import Prediction, RunRecord
 
@@ -72,6 +73,7 @@ class RunWriter(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the training: the run is finished from here on."""
         data = trainer.datamodule.describe()
+        heard = [trainer.datamodule.clips[split] for split in ("train", "dev")]
         calibration = temperature.read(self.folder)
         record = RunRecord(
             system=self.system,
@@ -82,7 +84,7 @@ class RunWriter(Callback):
             setup=self.setup_name,
             seed=_seed(),
             parameters=_parameters(pl_module),
-            seconds={"fit": self._seconds()},
+            seconds={"fit": round(self._seconds() + _encoding(pl_module, *heard), 1)},
             versions={name: version(name) for name in RECORDED}
             | {"python": sys.version.split()[0]},
             git_commit=_git_commit(),
@@ -123,7 +125,8 @@ class RunWriter(Callback):
         )
         record = records.read_run(self.folder)
         described = data.describe()
-        seconds = {**record.seconds, stage: self._seconds()}
+        spent = round(self._seconds() + _encoding(model, clips), 1)
+        seconds = {**record.seconds, stage: spent}
         if reading := model.reading_seconds(clips.utterances):
             seconds["transcribe"] = round(reading, 3)
         records.write_run(
@@ -285,6 +288,12 @@ def _gathered(trainer: Trainer, share: list[Any]) -> list[Any]:
     shares: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(shares, share)
     return [item for share in shares for item in share]
+
+
+def _encoding(model: LightningModule, *clips: Clips) -> float:
+    """Return what encoding the clips took whose features are kept, whenever that was."""
+    encoding = getattr(model, "encoding_seconds", None)
+    return sum(map(encoding, clips)) if encoding is not None else 0.0
 
 
 def _fingerprint(model: LightningModule) -> str | None:

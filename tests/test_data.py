@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from speechtaxi import audio
 from speechtaxi.data import SpeechDataModule
 from speechtaxi.errors import InputError
 from speechtaxi.records import read_manifest, write_manifest
@@ -123,7 +124,7 @@ def test_missing_files_are_skipped_and_counted_or_refused(corpus, tmp_path):
         module(manifest, damaged="error").setup("fit")
 
 
-def test_a_file_damaged_behind_its_header_is_left_out_once(corpus, tmp_path, caplog):
+def test_a_file_damaged_behind_its_header_is_left_out_once(corpus, tmp_path, caplog, monkeypatch):
     victim = next(r for r in read_manifest(corpus) if r.id == "eng-test-0")
     data = bytearray(Path(victim.audio).read_bytes())
     data[len(data) // 2 :] = b"\0" * (len(data) - len(data) // 2)
@@ -133,6 +134,9 @@ def test_a_file_damaged_behind_its_header_is_left_out_once(corpus, tmp_path, cap
         tmp_path,
         lambda r: replace(r, audio=str(tmp_path / "damaged.flac")) if r.id == victim.id else r,
     )
+    decoded = []
+    load = audio.load
+    monkeypatch.setattr(audio, "load", lambda *clip: decoded.append(clip[0]) or load(*clip))
     module_ = module(manifest)
     module_.setup("test")
     for _ in range(2):
@@ -140,6 +144,7 @@ def test_a_file_damaged_behind_its_header_is_left_out_once(corpus, tmp_path, cap
             r.id for r in read_manifest(corpus) if r.split == "test" and r.id != victim.id
         )
     assert caplog.text.count("skipped eng-test-0") == 1
+    assert decoded.count(str(tmp_path / "damaged.flac")) == 1
     assert module_.describe()["skipped"] == 1
 
 
