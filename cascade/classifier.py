@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from cascade.backends import SpeechRecognizer
+from cascade.decoding import Decoding
 from cascade.encoder import open_text_encoder
 from cascade.romanizer import romanizer
-from cascade.transcriber import Transcriber, open_recognizer
+from cascade.transcriber import Transcriber, check_unsupported, open_recognizer
 from speechtaxi import audio
 from speechtaxi.batch import Batch
 from speechtaxi.classifier import Classifier
@@ -19,7 +21,7 @@ from speechtaxi.languages import UNKNOWN
 from speechtaxi.store import TranscriptStore, default_path
 from speechtaxi.types import Flag, Utterance
 
-View = Literal["native", "romanized", "gold", "gold_romanized"]
+View = Literal["native", "romanized", "english", "gold", "gold_romanized"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,12 @@ class TextClassifier(Classifier):
 
     Args:
         labels: see `Classifier`.
-        view: "native" or "romanized" transcripts, or the manifest's text: "gold", "gold_romanized".
+        view: "native" or "romanized" transcripts; "english", what the recogniser translates into;
+            or the manifest's text: "gold", "gold_romanized".
         recognizer: who transcribes (see `cascade.open_recognizer`); not for gold views.
+        decoding: options of the recogniser (see `cascade.decoding.Decoding`): beam_size, guards...
+        unsupported, fallback: what becomes of languages that the recogniser does not know (see
+            `cascade.Transcriber`); the fallback, by name, is for the romanised view alone.
         store: SQLite file of transcripts; None is the user's cache.
         encoder: "ngrams", or a hub id or folder of a transformers text encoder.
         encoder_config: builds the encoder without weights; set by checkpoints.
@@ -58,6 +64,9 @@ class TextClassifier(Classifier):
         *,
         view: View = "romanized",
         recognizer: str | None = None,
+        decoding: dict[str, Any] | None = None,
+        unsupported: str | dict[str, str] = "skip",
+        fallback: str | None = None,
         store: str | None = None,
         encoder: str = "ngrams",
         encoder_config: dict[str, Any] | None = None,
@@ -72,6 +81,14 @@ class TextClassifier(Classifier):
                 if self.gold
                 else f"the view '{view}' reads transcripts; name a recogniser in model.recognizer"
             )
+        self.decoding = Decoding.of(decoding, "translate" if view == "english" else "transcribe")
+        check_unsupported(unsupported, fallback is not None)
+        if fallback is not None and view != "romanized":
+            raise InputError(
+                f"the view '{view}' takes no romanised transcripts: use --model.view romanized, or "
+                "--model.unsupported skip or {bgc: hin}"
+            )
+        self.unsupported, self.fallback = unsupported, fallback
         self.needs = "text" if self.gold else "files"
         self.encoder = open_text_encoder(encoder, config=encoder_config)
         self.save_hyperparameters(
@@ -79,6 +96,9 @@ class TextClassifier(Classifier):
                 "labels": self.labels,
                 "view": view,
                 "recognizer": recognizer,
+                "decoding": decoding,
+                "unsupported": unsupported,
+                "fallback": fallback,
                 "store": store,
                 "encoder": encoder,
                 "encoder_config": self.encoder.config,
@@ -102,17 +122,27 @@ class TextClassifier(Classifier):
             assert self.recognizer is not None
             device = self._trainer.strategy.root_device if self._trainer else self.device
             store = TranscriptStore(self.store or default_path())
-            recognizer = open_recognizer(
-                self.recognizer,
-                device=str(device),
-                digest=lambda path: store.digest(path, audio.digest),
-            )
+
+            def opened(name: str, decoding: Decoding) -> SpeechRecognizer:
+                return open_recognizer(
+                    name,
+                    device=str(device),
+                    decoding=decoding,
+                    digest=lambda path: store.digest(path, audio.digest),
+                )
+
+            recognizer = opened(self.recognizer, self.decoding)
             if self.view == "native" and recognizer.spells == "uroman":
                 raise InputError(
                     f"{self.recognizer} spells uroman letters, not the native script; "
                     "use --model.view romanized"
                 )
-            self._transcriber = Transcriber(recognizer, store)
+            self._transcriber = Transcriber(
+                recognizer,
+                store,
+                unsupported=self.unsupported,
+                fallback=self.fallback and opened(self.fallback, Decoding()),
+            )
         return self._transcriber
 
     def setup(self, stage: str) -> None:
@@ -148,7 +178,7 @@ class TextClassifier(Classifier):
         return sum(reading.seconds for reading in self._read(utterances))
 
     def reading_parameters(self) -> int:
-        return 0 if self.gold else self.transcriber.recognizer.parameters
+        return 0 if self.gold else self.transcriber.parameters
 
     def _read(self, utterances: Sequence[Utterance]) -> list[Reading]:
         new = [u for u in dict.fromkeys(utterances) if u not in self._readings]
@@ -179,12 +209,13 @@ class TextClassifier(Classifier):
             utterances, transcriber.transcribe(utterances), strict=True
         ):
             assert transcript is not None  # without on_error, what cannot be transcribed raises
-            text, reference = transcript.text, utterance.text
+            text = transcript.text
+            reference = None if self.view == "english" else utterance.text
             language, sure = utterance.language, transcript.heard_probability
             if language == UNKNOWN and transcript.heard:
                 language = transcript.heard
             if romanize is not None:
-                if transcriber.recognizer.spells == "native":
+                if transcriber.recognizer.spells == "native" and "fallback" not in transcript.flags:
                     text = romanize(text, language)
                 reference = reference and romanize(reference, language)
             heard = (transcript.heard, sure) if transcript.heard and sure is not None else None

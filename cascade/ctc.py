@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
+from cascade.decoding import ANY
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.batch import LONGEST
 from speechtaxi.encoder.pretrained import FBANK_FAMILY, WAVE_FAMILY
@@ -30,7 +31,7 @@ UROMAN = frozenset("abcdefghijklmnopqrstuvwxyz'| ")
 class CTCRecognizer:
     """A CTC model by folder or hub id, decoded greedily; its blank is the tokenizer's padding."""
 
-    longest = LONGEST
+    longest, takes = LONGEST, ANY
 
     def __init__(self, name: str, device: str, dtype: str, fingerprint: str) -> None:
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint

@@ -2,191 +2,66 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
+import json
 import time
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
-from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import numpy as np
-import torch
-from torch.nn.utils.rnn import pad_sequence
 
-from speechtaxi import audio, checkpoint
-from speechtaxi.batch import LONGEST, buckets
+from cascade.backends import SpeechRecognizer, TrainedRecognizer, open_recognizer
+from cascade.decoding import LOOPING, compression_ratio
+from speechtaxi import audio
+from speechtaxi.batch import buckets
 from speechtaxi.errors import InputError
+from speechtaxi.languages import is_code
 from speechtaxi.store import TranscriptStore, key
 from speechtaxi.types import Flag, Transcript, Utterance
 
-LOOPING = 2.4
-"""Texts that compress better repeat themselves (Whisper's threshold, arXiv 2212.04356, 4.5)."""
+__all__ = [
+    "LOOPING",
+    "SpeechRecognizer",
+    "TrainedRecognizer",
+    "Transcriber",
+    "Unsupported",
+    "compression_ratio",
+    "open_recognizer",
+    "pieces",
+]
 
-DECODING = "greedy-1"
-"""Part of every fingerprint; to be raised when a change here changes what is written."""
+Unsupported = Literal["skip", "romanized"] | Mapping[str, str]
+"""What becomes of a language that the recogniser does not know: an empty transcript; another
+recogniser's, romanised; or that of a related language, named for each."""
 
 Result = TypeVar("Result")
 
 
-class SpeechRecognizer(Protocol):
-    """What every recogniser can do; it loads its weights when they are first needed."""
+@dataclass(frozen=True)
+class Way:
+    """Who is asked for a language, and as what."""
 
-    fingerprint: str
-    """Model, weights, task and decoding options: two that are equal write the same."""
-
-    longest: float | None
-    """Seconds that it hears at once: longer clips are cut for it; None where it does so itself."""
-
-    @property
-    def spells(self) -> Literal["native", "uroman"]:
-        """Whether it writes native script, or the Latin letters of uroman for every language."""
-        ...
-
-    @property
-    def parameters(self) -> int:
-        """The number of its weights."""
-        ...
-
-    def supports(self, language: str) -> bool:
-        """Tell whether it can be asked for a language (ISO 639-3 or "und")."""
-        ...
-
-    def transcribe(self, waveforms: list[np.ndarray], language: str) -> list[Transcript]:
-        """Write what is said in float32 waveforms (samples,) at 16 kHz, all in one language.
-
-        Key, language, compression ratio, seconds and flags other than "truncated" are left out.
-        The language heard, and its probability, are told of "und" alone, by those that can tell.
-        """
-        ...
-
-
-class TrainedRecognizer:
-    """A `cascade.Recognizer` that was fitted here: it needs no language, and tries any."""
-
-    longest = LONGEST
-
-    def __init__(
-        self, folder: str, device: str, fingerprint: str, allow_remote_code: tuple[str, ...]
-    ) -> None:
-        self.folder, self.device, self.fingerprint = folder, device, fingerprint
-        self.allow_remote_code = allow_remote_code
-
-    @cached_property
-    def _model(self):
-        model = checkpoint.load(self.folder, allow_remote_code=self.allow_remote_code)
-        if not hasattr(model, "recognize"):
-            raise InputError(f"{self.folder} is a {type(model).__name__}, not a recogniser")
-        return model.to(self.device)
-
-    @property
-    def spells(self) -> Literal["native", "uroman"]:
-        return self._model.spells
-
-    @property
-    def parameters(self) -> int:
-        return sum(weights.numel() for weights in self._model.parameters())
-
-    def supports(self, language: str) -> bool:
-        return True
-
-    def transcribe(self, waveforms: list[np.ndarray], language: str) -> list[Transcript]:
-        padded = pad_sequence([torch.from_numpy(wave) for wave in waveforms], batch_first=True)
-        lengths = torch.tensor([len(wave) for wave in waveforms])
-        texts = self._model.recognize(padded.to(self.device), lengths.to(self.device))
-        return [Transcript("", text) for text in texts]
-
-
-def open_recognizer(
-    spec: str,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    digest: Callable[[str], str] = audio.digest,
-    allow_remote_code: tuple[str, ...] = (),
-) -> SpeechRecognizer:
-    """Return a recogniser by name; its weights wait until there is something to transcribe.
-
-    Args:
-        spec: "whisper:NAME" is openai-whisper by name or .pt file; else a run folder or exported
-            folder of a `cascade.Recognizer`, or a folder or hub id of a transformers Whisper or
-            CTC model.
-        dtype: float32, float16 or bfloat16; part of the fingerprint, as it may change a text.
-        digest: how to hash a file of weights (a store remembers).
-        allow_remote_code: pretrained encoders whose own modelling code may be run, by name.
-
-    Raises:
-        InputError: there is no such recogniser, or it cannot be reached.
-    """
-    settings = f"transcribe {DECODING} {dtype}"
-    if spec.startswith("whisper:"):
-        from cascade.whisper import OpenAIWhisper, openai_revision
-
-        name = spec.removeprefix("whisper:")
-        revision = openai_revision(name) or digest(name)
-        return OpenAIWhisper(name, device, dtype, f"openai-whisper:{revision} {settings}")
-    folder = Path(spec)
-    if checkpoint.is_model(folder) or (folder / "checkpoints").is_dir():
-        revision = digest(str(checkpoint.weights_file(folder)))
-        fingerprint = f"speechtaxi:{revision} transcribe {DECODING} float32"
-        return TrainedRecognizer(spec, device, fingerprint, allow_remote_code)
-    local = folder.exists()
-    if not local and (folder.is_absolute() or spec.startswith(".") or spec.count("/") > 1):
-        raise InputError(f"there is no recogniser {spec}; fit one, or give another folder")
-    if local and not (folder / "config.json").is_file():
-        raise InputError(
-            f"{spec} is no recogniser: it holds no config.json; give a model folder, a run folder, "
-            "a hub id, or whisper:FILE.pt"
-        )
-    from transformers import AutoConfig
-
-    from cascade.ctc import FAMILIES, CTCRecognizer
-    from cascade.whisper import TransformersWhisper
-    from speechtaxi.hub import from_hub
-
-    config = from_hub(AutoConfig, spec)
-    revision = _folder_digest(folder, digest) if local else f"{spec}@{config._commit_hash}"
-    fingerprint = f"transformers:{revision} {settings}"
-    if config.model_type == "whisper":
-        return TransformersWhisper(spec, device, dtype, fingerprint)
-    if config.model_type in FAMILIES:
-        return CTCRecognizer(spec, device, dtype, fingerprint)
-    raise InputError(
-        f"{spec} is a {config.model_type} model, not a recogniser that is known here: "
-        f"whisper, {', '.join(sorted(FAMILIES))}"
-    )
-
-
-def _folder_digest(folder: Path, digest: Callable[[str], str]) -> str:
-    """Hash a model folder: weights in one format, configuration, vocabulary."""
-    weights = list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
-    settings = (path for suffix in ("json", "txt", "model") for path in folder.glob(f"*.{suffix}"))
-    lines = sorted(f"{path.name} {digest(str(path))}" for path in {*weights, *settings})
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
-
-
-def compression_ratio(text: str) -> float:
-    """Return how well a text compresses: letters / compressed size.
-
-    Whisper divides UTF-8 bytes, which calls a third of ordinary Tamil verses loops, since letters
-    beyond Latin take two or three similar bytes each; here every letter takes one, in any script.
-
-    >>> compression_ratio("और फिर " * 30) > LOOPING > compression_ratio("और फिर वह चला गया")
-    True
-    """
-    numbers = {letter: number % 256 for number, letter in enumerate(dict.fromkeys(text))}
-    return len(text) / len(zlib.compress(bytes(numbers[letter] for letter in text)))
+    recognizer: SpeechRecognizer
+    language: str
+    flag: Flag | None = None
 
 
 class Transcriber:
     """A recogniser with a memory: finds transcripts in the store, and makes those that are missing.
 
+    What the recogniser does not know is never guessed: it is flagged, whatever becomes of it.
+
     Args:
         batch_seconds: most audio in a batch, padding included.
         batch_size: most clips in a batch.
+        unsupported: "skip" leaves the text of an unknown language empty; {"bgc": "hin"} takes
+            Haryanvi for Hindi, and skips what is not named; "romanized" asks the fallback.
+        fallback: a recogniser that spells uroman.
+
+    Raises:
+        InputError: the fallback is absent, unasked for or not romanised, or a code is wrong.
     """
 
     def __init__(
@@ -196,9 +71,32 @@ class Transcriber:
         *,
         batch_seconds: float = 120.0,
         batch_size: int = 8,
+        unsupported: Unsupported = "skip",
+        fallback: SpeechRecognizer | None = None,
     ) -> None:
+        check_unsupported(unsupported, fallback is not None)
+        if fallback is not None and fallback.spells != "uroman":
+            raise InputError(
+                "the fallback writes native script; name a recogniser that spells uroman, such as "
+                "mms-meta/mms-zeroshot-300m"
+            )
         self.recognizer, self.store = recognizer, store
         self.batch_seconds, self.batch_size = batch_seconds, batch_size
+        self.unsupported, self.fallback = unsupported, fallback
+
+    @property
+    def fingerprint(self) -> str:
+        """The recogniser's, and what becomes of languages that it does not know."""
+        if self.unsupported == "skip":
+            return self.recognizer.fingerprint
+        other = self.fallback and self.fallback.fingerprint
+        policy = other or json.dumps(dict(self.unsupported), sort_keys=True)
+        return f"{self.recognizer.fingerprint}; unsupported languages: {policy}"
+
+    @property
+    def parameters(self) -> int:
+        """The weights of all recognisers that may be asked."""
+        return self.recognizer.parameters + (self.fallback.parameters if self.fallback else 0)
 
     def transcribe(
         self,
@@ -226,56 +124,92 @@ class Transcriber:
                 on_error(clip, error)
                 return None
 
-        keys = [attempt(self._key, clip) for clip in utterances]
+        digests = [attempt(self._digest, clip) for clip in utterances]
+        clips = list(zip(utterances, digests, strict=True))
+        own = {clip.language: Way(self.recognizer, clip.language) for clip in utterances}
+        keys = [digest and _key(clip, digest, own[clip.language]) for clip, digest in clips]
         done = self.store.get({name for name in keys if name is not None})
+        # Only now, as to tell what is supported may take the weights
+        new = {c.language for c, name in zip(utterances, keys, strict=True) if name not in done}
+        ways: dict[str, Way | None] = own | {language: self._way(language) for language in new}
+        for place, (clip, digest) in enumerate(clips):
+            way = ways[clip.language]
+            if digest is not None and way is not None and way.flag:
+                keys[place] = _key(clip, digest, way)
+        done |= self.store.get({name for name in keys if name is not None} - done.keys())
         missing = {
             name: clip
             for name, clip in zip(keys, utterances, strict=True)
-            if name is not None and name not in done
+            if name is not None and name not in done and ways[clip.language] is not None
         }
-        for name, clip in missing.items():
-            if not self.recognizer.supports(clip.language):
-                flags: tuple[Flag, ...] = ("unsupported_language",)
-                done[name] = Transcript(name, "", language=clip.language, flags=flags)
         seconds = {
             name: length
             for name, clip in missing.items()
-            if name not in done and (length := attempt(_seconds, clip)) is not None
+            if (length := attempt(_seconds, clip)) is not None
         }
         times = Counter(keys)
         if progress is not None:
             progress(len(keys) - sum(times[name] for name in seconds))
-        for names in self._batches(missing, seconds):
+        for names in self._batches(missing, seconds, ways):
             waves = {name: attempt(_load, missing[name]) for name in names}
             heard = {name: wave for name, wave in waves.items() if wave is not None}
             if heard:
-                batch = self._listen(heard, missing[names[0]].language)
+                way = ways[missing[names[0]].language]
+                assert way is not None
+                batch = self._listen(heard, way)
                 self.store.put(batch)
                 done |= {transcript.key: transcript for transcript in batch}
             if progress is not None:
                 progress(sum(times[name] for name in names))
-        return [None if name is None else done.get(name) for name in keys]
+        return [
+            None if name is None else _told(done.get(name), ways[clip.language], name, clip)
+            for name, clip in zip(keys, utterances, strict=True)
+        ]
 
-    def _key(self, clip: Utterance) -> str:
+    def _digest(self, clip: Utterance) -> str:
         if clip.audio is None:
             raise InputError(f"{clip.id} has no audio to transcribe")
-        digest = self.store.digest(clip.audio, audio.digest)
-        return key(digest, clip.start, clip.duration, self.recognizer.fingerprint, clip.language)
+        return self.store.digest(clip.audio, audio.digest)
+
+    def _way(self, language: str) -> Way | None:
+        """Return who is to be asked for a language; None where nobody knows it."""
+        if self.recognizer.supports(language):
+            return Way(self.recognizer, language)
+        if self.fallback is not None and self.fallback.supports(language):
+            return Way(self.fallback, language, "fallback")
+        related = {} if isinstance(self.unsupported, str) else self.unsupported
+        if language not in related:
+            return None
+        if not self.recognizer.supports(related[language]):
+            raise InputError(
+                f"unsupported: {language} is to be transcribed as {related[language]}, which the "
+                "recogniser does not know either; name another language"
+            )
+        return Way(self.recognizer, related[language], "related_language")
 
     def _batches(
-        self, clips: dict[str, Utterance], seconds: dict[str, float]
+        self,
+        clips: dict[str, Utterance],
+        seconds: dict[str, float],
+        ways: dict[str, Way | None],
     ) -> Iterable[list[str]]:
         """Yield keys of clips in one language and of similar length."""
-        order = sorted(seconds, key=lambda name: (clips[name].language, seconds[name], name))
-        for _, group in itertools.groupby(order, key=lambda name: clips[name].language):
+
+        def asked(name: str) -> tuple[str, str, bool]:
+            way = ways[clips[name].language]
+            assert way is not None
+            return way.flag or "", way.language, way.recognizer is self.fallback
+
+        order = sorted(seconds, key=lambda name: (asked(name), seconds[name], name))
+        for _, group in itertools.groupby(order, key=asked):
             names = list(group)
             lengths = [seconds[name] for name in names]
             for batch in buckets(lengths, range(len(names)), self.batch_seconds, self.batch_size):
                 yield [names[number] for number in batch]
 
-    def _listen(self, waves: dict[str, np.ndarray], language: str) -> list[Transcript]:
+    def _listen(self, waves: dict[str, np.ndarray], way: Way) -> list[Transcript]:
         started = time.perf_counter()
-        results = self._recognize(list(waves.values()), language)
+        results = self._recognize(list(waves.values()), way)
         seconds = (time.perf_counter() - started) / len(waves)
         transcripts: list[Transcript] = []
         for (name, wave), result in zip(waves.items(), results, strict=True):
@@ -283,33 +217,55 @@ class Transcriber:
             found: dict[Flag, bool] = {
                 "empty": not result.text.strip(),
                 "looping": ratio > LOOPING,
-                "truncated": "truncated" in result.flags,
                 "silent": audio.is_silent(wave),
             }
+            raised = (flag for flag, is_so in found.items() if is_so)
             transcripts.append(
                 replace(
                     result,
                     key=name,
-                    language=language,
+                    language=way.language,
                     compression_ratio=ratio,
-                    flags=tuple(flag for flag, raised in found.items() if raised),
+                    flags=tuple(dict.fromkeys((*raised, *result.flags))),
                     seconds=seconds,
                 )
             )
         return transcripts
 
-    def _recognize(self, waves: list[np.ndarray], language: str) -> list[Transcript]:
-        seconds = self.recognizer.longest
+    def _recognize(self, waves: list[np.ndarray], way: Way) -> list[Transcript]:
+        recognizer, language, seconds = way.recognizer, way.language, way.recognizer.longest
         if seconds is None or max(map(len, waves)) <= seconds * audio.SAMPLE_RATE:
-            return self.recognizer.transcribe(waves, language)
+            return recognizer.transcribe(waves, language)
         size = max(1, min(self.batch_size, int(self.batch_seconds / seconds)))
         results: list[Transcript] = []
         for wave in waves:
             parts = list(pieces(wave, round(seconds * audio.SAMPLE_RATE)))
             blocks = (parts[n : n + size] for n in range(0, len(parts), size))
-            read = [t for block in blocks for t in self.recognizer.transcribe(block, language)]
-            results.append(Transcript("", " ".join(part.text for part in read if part.text)))
+            read = [t for block in blocks for t in recognizer.transcribe(block, language)]
+            results.append(_joined(read))
         return results
+
+
+def check_unsupported(unsupported: Unsupported, fallback: bool) -> None:
+    """Check what is to become of languages that a recogniser does not know.
+
+    Raises:
+        InputError: there is no such policy, or a fallback is absent or has nothing to do.
+    """
+    if isinstance(unsupported, Mapping):
+        if wrong := [code for pair in unsupported.items() for code in pair if not is_code(code)]:
+            raise InputError(f"unsupported: {wrong[0]} is no ISO 639-3 code such as bgc or hin")
+    elif unsupported not in ("skip", "romanized"):
+        raise InputError(
+            f"unsupported: '{unsupported}' is neither skip nor romanized; a related language is "
+            "named as {bgc: hin}"
+        )
+    if fallback != (unsupported == "romanized"):
+        raise InputError(
+            "a fallback recogniser is for unsupported languages alone; give unsupported: romanized"
+            if fallback
+            else "unsupported: romanized needs a recogniser that spells uroman; name it in fallback"
+        )
 
 
 def pieces(wave: np.ndarray, longest: int) -> Iterator[np.ndarray]:
@@ -326,6 +282,36 @@ def pieces(wave: np.ndarray, longest: int) -> Iterator[np.ndarray]:
         yield wave[:cut]
         wave = wave[cut:]
     yield wave
+
+
+def _joined(parts: list[Transcript]) -> Transcript:
+    """Return one transcript of the pieces of a clip: all flags, mean figures, first language."""
+
+    def mean(values: Iterable[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else None
+
+    return replace(
+        parts[0],
+        text=" ".join(part.text for part in parts if part.text),
+        avg_logprob=mean(part.avg_logprob for part in parts),
+        no_speech_prob=mean(part.no_speech_prob for part in parts),
+        flags=tuple(dict.fromkeys(flag for part in parts for flag in part.flags)),
+    )
+
+
+def _key(clip: Utterance, digest: str, way: Way) -> str:
+    return key(digest, clip.start, clip.duration, way.recognizer.fingerprint, way.language)
+
+
+def _told(found: Transcript | None, way: Way | None, name: str, clip: Utterance):
+    """Return what is told of a clip: its transcript, and that its language is not known."""
+    if way is None:
+        flags: tuple[Flag, ...] = ("unsupported_language",)
+        return found or Transcript(name, "", language=clip.language, flags=flags)
+    if found is None or way.flag is None:
+        return found
+    return replace(found, flags=(*found.flags, way.flag))
 
 
 def _seconds(clip: Utterance) -> float:

@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TASK_IDS
 
+from cascade.decoding import WHISPER, Decoding
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line, from_hub
@@ -57,11 +58,15 @@ class OpenAIWhisper:
 
     spells: Literal["native"] = "native"
     longest = None
+    takes = WHISPER
 
-    def __init__(self, name: str, device: str, dtype: str, fingerprint: str) -> None:
+    def __init__(
+        self, name: str, device: str, dtype: str, fingerprint: str, decoding: Decoding
+    ) -> None:
         if dtype == "bfloat16":
             raise InputError("openai-whisper computes in float32 or float16, not in bfloat16")
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
+        self.decoding = decoding
 
     @cached_property
     def _model(self):
@@ -88,13 +93,18 @@ class OpenAIWhisper:
     def supports(self, language: str) -> bool:
         return language == UNKNOWN or whisper_code(language) in self._languages
 
-    def transcribe(self, waveforms: list[np.ndarray], language: str) -> list[Transcript]:
+    def transcribe(
+        self, waveforms: list[np.ndarray], language: str, temperature: float = 0.0
+    ) -> list[Transcript]:
         import whisper
 
         model, code = self._model, whisper_code(language)
         if not model.is_multilingual:
             code = "en"
-        options = {"language": code, "temperature": 0.0, "fp16": self.dtype == "float16"}
+        options = {"language": code, "temperature": temperature, "fp16": self.dtype == "float16"}
+        options |= {"task": self.decoding.task, "sample_len": self.decoding.max_new_tokens}
+        if self.decoding.beam_size > 1 and not temperature:
+            options["beam_size"] = self.decoding.beam_size
         if max(map(len, waveforms)) > WINDOW:
             return [self._long(wave, options) for wave in waveforms]
         # One by one: the loudness that clips a spectrogram is that of the whole array.
@@ -110,7 +120,7 @@ class OpenAIWhisper:
                 mels = model.encoder(mels.half() if options["fp16"] else mels)
             heard = [_likeliest(chances) for chances in whisper.detect_language(model, mels)[1]]
         settings = whisper.DecodingOptions(**options, without_timestamps=True)
-        longest = model.dims.n_text_ctx // 2
+        longest = self.decoding.max_new_tokens or model.dims.n_text_ctx // 2
         return [
             Transcript(
                 "",
@@ -135,6 +145,8 @@ class OpenAIWhisper:
             mel = whisper.pad_or_trim(mel, whisper.audio.N_FRAMES).to(self.device)
             language, probability = _likeliest(model.detect_language(mel)[1])
             options = options | {"language": whisper_code(language)}
+        options |= {"compression_ratio_threshold": None, "logprob_threshold": None}
+        options |= {"no_speech_threshold": None, "condition_on_previous_text": False}
         result = model.transcribe(wave, verbose=None, **options)
         parts = result["segments"]
         return Transcript(
@@ -158,9 +170,13 @@ class TransformersWhisper:
 
     spells: Literal["native"] = "native"
     longest = None
+    takes = WHISPER
 
-    def __init__(self, name: str, device: str, dtype: str, fingerprint: str) -> None:
+    def __init__(
+        self, name: str, device: str, dtype: str, fingerprint: str, decoding: Decoding
+    ) -> None:
         self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
+        self.decoding = decoding
 
     @cached_property
     def _tokenizer(self):
@@ -193,6 +209,8 @@ class TransformersWhisper:
         settings = model.generation_config
         settings.forced_decoder_ids = None  # what older models force instead of a language
         settings.max_length = model.config.max_target_positions // 2  # as in openai's package
+        if self.decoding.max_new_tokens:
+            settings.max_length, settings.max_new_tokens = None, self.decoding.max_new_tokens
         if self._multilingual:
             token = self._tokenizer.convert_tokens_to_ids
             settings.is_multilingual = True
@@ -209,13 +227,17 @@ class TransformersWhisper:
         known = self._languages if self._multilingual else {"en"}
         return language == UNKNOWN or whisper_code(language) in known
 
-    def transcribe(self, waveforms: list[np.ndarray], language: str) -> list[Transcript]:
+    def transcribe(
+        self, waveforms: list[np.ndarray], language: str, temperature: float = 0.0
+    ) -> list[Transcript]:
         if max(map(len, waveforms)) > WINDOW:
-            return [self._generate([wave], language, long=True)[0] for wave in waveforms]
-        return self._generate(waveforms, language, long=False)
+            return [self._generate([w], language, temperature, long=True)[0] for w in waveforms]
+        return self._generate(waveforms, language, temperature, long=False)
 
     @torch.inference_mode()
-    def _generate(self, waves: list[np.ndarray], language: str, long: bool) -> list[Transcript]:
+    def _generate(
+        self, waves: list[np.ndarray], language: str, temperature: float, long: bool
+    ) -> list[Transcript]:
         model = self._model
         inputs = self._extractor(
             waves,
@@ -233,19 +255,35 @@ class TransformersWhisper:
             if language == UNKNOWN:
                 heard = [_likeliest(chances) for chances in self._identify(features)]
                 codes = [whisper_code(code) for code, _ in heard]
-            forced = {"language": codes, "task": "transcribe"}
+            forced = {"language": codes, "task": self.decoding.task}
+        silence: list[float | None] = [None] * len(waves)
+        if self.decoding.no_speech_threshold is not None:
+            silence = self._silence(features)
         confidence = Confidence(self._tokenizer.eos_token_id)
-        tokens = model.generate(
+        beams = 1 if temperature else self.decoding.beam_size
+        out = model.generate(
             features,
             attention_mask=inputs["attention_mask"],
             return_timestamps=long,
             condition_on_prev_tokens=False,
-            do_sample=False,
-            num_beams=1,
+            do_sample=temperature > 0,
+            temperature=temperature or None,
+            top_k=0,
+            num_beams=beams,
+            return_dict_in_generate=not long,
+            output_logits=temperature > 0,
             force_unique_generate_call=not long,  # else a stray time stamp starts another window
-            logits_processor=LogitsProcessorList([confidence]),
+            logits_processor=LogitsProcessorList([confidence]) if beams == 1 else None,
             **forced,
         )
+        tokens = out if long else out.sequences
+        if temperature:  # one clip, that a guard has retried
+            each = model.compute_transition_scores(tokens, out.logits, normalize_logits=True)
+            logprobs = each.mean(1).tolist()
+        elif beams == 1:
+            logprobs = confidence.averages()
+        else:
+            logprobs = [None] * len(waves) if long else out.sequences_scores.tolist()
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         ended = (tokens == self._tokenizer.eos_token_id).any(1).tolist()
         return [
@@ -255,10 +293,11 @@ class TransformersWhisper:
                 heard=code,
                 heard_probability=probability,
                 avg_logprob=logprob,
+                no_speech_prob=no_speech,
                 flags=() if long or end else ("truncated",),
             )
-            for text, (code, probability), logprob, end in zip(
-                texts, heard, confidence.averages(), ended, strict=True
+            for text, (code, probability), logprob, no_speech, end in zip(
+                texts, heard, logprobs, silence, ended, strict=True
             )
         ]
 
@@ -268,15 +307,31 @@ class TransformersWhisper:
         The decoder's first step, over the languages' tokens: as openai's `detect_language` has it,
         and with the winners of transformers', which tells no probabilities.
         """
-        model, tags = self._model, list(self._languages)
+        tags = list(self._languages)
+        logits = self._first_step(features)[:, [self._languages[tag] for tag in tags]]
+        return [dict(zip(tags, row, strict=True)) for row in logits.softmax(-1).tolist()]
+
+    def _silence(self, features: Tensor) -> list[float | None]:
+        """Return how probable it is that nothing is said, as openai's package has it."""
+        vocabulary = self._tokenizer.get_vocab()
+        names = [name for name in ("<|nospeech|>", "<|nocaptions|>") if name in vocabulary]
+        if not names:
+            raise InputError(f"{self.name} has no token for silence; leave no_speech_threshold out")
+        return self._first_step(features).softmax(-1)[:, vocabulary[names[0]]].tolist()
+
+    def _first_step(self, features: Tensor) -> Tensor:
+        """Return the decoder's first logits (B, vocabulary) of the first window."""
+        model = self._model
         start = model.generation_config.decoder_start_token_id
-        logits = model(
-            features[..., : 2 * model.config.max_source_positions],  # the first window
-            decoder_input_ids=torch.full((len(features), 1), start, device=features.device),
-            use_cache=False,
-        ).logits[:, -1, [self._languages[tag] for tag in tags]]
-        chances = logits.float().softmax(-1).tolist()
-        return [dict(zip(tags, row, strict=True)) for row in chances]
+        return (
+            model(
+                features[..., : 2 * model.config.max_source_positions],
+                decoder_input_ids=torch.full((len(features), 1), start, device=features.device),
+                use_cache=False,
+            )
+            .logits[:, -1]
+            .float()
+        )
 
 
 class Confidence(LogitsProcessor):

@@ -14,6 +14,8 @@ Sources, by column:
   twentieth: miscellaneous/languages_stats.csv in cisnlp/Glot500, from 30,000 sentences on;
 - families (shortened) and places (rounded to hundredths of a degree): Glottolog v4.0-26-gb2138530b3
   (Hammarström, Forkel & Haspelmath, doi.org/10.5281/zenodo.596479, CC BY 4.0);
+- Seamless: docs/m4t/README.md in facebookresearch/seamless_communication, the languages of speech
+  that large (v1 and v2) takes in;
 - names of all other languages: the IANA registry of language subtags (BCP 47) within langcodes.
 
 Phonological distances are left out: URIEL's tables (lang2vec 1.1.2) know no sound inventory of
@@ -216,6 +218,33 @@ def mms_code(code: str) -> str | None:
     if code in LANGUAGES:
         return LANGUAGES[code].mms
     return None if code == UNKNOWN else code
+
+
+_SEAMLESS = """
+afr amh arb ary arz asm ast azj bel ben bos bul cat ceb ces ckb cmn cym dan deu ell eng est eus fin
+fra fuv gaz gle glg guj heb hin hrv hun hye ibo ind isl ita jav jpn kam kan kat kaz kea khk khm kir
+kor lao lit ltz lug luo lvs mai mal mar mkd mlt mni mya nld nno nob npi nya oci ory pan pbt pes pol
+por ron rus slk slv sna snd som spa srp swe swh tam tel tgk tgl tha tur ukr urd uzn vie xho yor yue
+zlm zul
+"""
+"""Languages of speech that Seamless M4T large knows."""
+
+_SEAMLESS_FOR = """
+ara arb, aze azj, ekk est, fas pes, fil tgl, ful fuv, lav lvs, mon khk, msa zlm, nep npi, nor nob,
+ori ory, orm gaz, pus pbt, swa swh, uzb uzn, zho cmn, zsm zlm
+"""
+"""A macrolanguage, or another of its languages, and the one that stands for it there."""
+
+
+def seamless_code(code: str) -> str | None:
+    """Return Seamless M4T's code of a spoken language; None where it does not know it.
+
+    >>> seamless_code("urd"), seamless_code("ekk"), seamless_code("tw-asante")
+    ('urd', 'est', None)
+    """
+    stand_ins: dict[str, str] = dict(re.findall(r"(\w+) (\w+)", _SEAMLESS_FOR))
+    code = stand_ins.get(code, code)
+    return code if code in _SEAMLESS.split() else None
 
 
 def espeak_voice(code: str) -> str | None:

@@ -11,13 +11,24 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechtaxi import audio, records, scores, store
 from speechtaxi.errors import InputError
 from speechtaxi.languages import UNKNOWN, is_code
 from speechtaxi.types import Transcript, Utterance
 
+if TYPE_CHECKING:
+    from cascade.transcriber import Transcriber
+
+DECODING = (
+    "beam_size",
+    "max_new_tokens",
+    "compression_ratio_threshold",
+    "logprob_threshold",
+    "no_speech_threshold",
+    "temperatures",
+)
 FORMATS = ("jsonl", "csv", "tsv")
 MANIFESTS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
@@ -36,9 +47,28 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--recognizer",
         required=True,
-        help="whisper:NAME (openai-whisper, by name or .pt file), run folder or model folder of a "
-        "recogniser fitted here, or folder or hub id of a transformers Whisper or CTC model",
+        help="whisper:NAME (openai-whisper, by name or .pt file), faster-whisper:NAME (name, hub "
+        "id or folder), run folder or model folder of a recogniser fitted here, or folder or hub "
+        "id of a transformers Whisper, Seamless M4T v2 or CTC model",
     )
+    p.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
+    p.add_argument("--beam_size", type=int, help="default: greedy")
+    p.add_argument("--max_new_tokens", type=int, help="of a clip, or of a window of one")
+    guards = p.add_argument_group(
+        "guards", "what crosses one is sampled again at each temperature, or its text is emptied"
+    )
+    guards.add_argument("--compression_ratio_threshold", type=float, help="loops; Whisper's: 2.4")
+    guards.add_argument("--logprob_threshold", type=float, help="unlikely texts; Whisper's: -1")
+    guards.add_argument("--no_speech_threshold", type=float, help="silence; Whisper's: 0.6")
+    guards.add_argument("--temperatures", type=float, nargs="+", help="such as 0.2 0.4 0.6 0.8 1")
+    p.add_argument(
+        "--unsupported",
+        default="skip",
+        metavar="skip | OURS=RELATED,... | romanized",
+        help="languages that the recogniser does not know: an empty text (skip), that of a related "
+        "language (bgc=hin,bht=hin), or the fallback's (romanized); flagged in any case",
+    )
+    p.add_argument("--fallback", help="recogniser that spells uroman, for --unsupported romanized")
     p.add_argument("--store", help=f"SQLite file to keep transcripts in ({store.default_path()})")
     p.add_argument("--language", help="ISO 639-3 of clips whose language is not told")
     p.add_argument("--languages", nargs="+", help="only clips in these")
@@ -53,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--format", choices=FORMATS, help="of the rows; default: jsonl")
     p.add_argument("--output", default="-", help="file to write; its suffix sets the format")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    p.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    p.add_argument("--dtype", choices=("float32", "float16", "bfloat16", "int8"), default="float32")
     p.add_argument("--batch_seconds", type=float, default=120.0, help="most audio in a batch")
     p.add_argument("--batch_size", type=int, default=8, help="most clips in a batch")
     p.add_argument(
@@ -70,24 +100,10 @@ def main(argv: list[str]) -> int:
         raise InputError(f"--output {args.output}: name it .jsonl, .csv or .tsv, or give --format")
     clips = choose(gather(args.input, args.language, args.column), args.languages, args.splits)
 
-    import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from cascade.transcriber import Transcriber, open_recognizer
-
-    memory = store.TranscriptStore(args.store or store.default_path())
-    cuda = args.device == "auto" and torch.cuda.is_available()
-    recognizer = open_recognizer(
-        args.recognizer,
-        device="cuda" if cuda else args.device.replace("auto", "cpu"),
-        dtype=args.dtype,
-        digest=lambda path: memory.digest(path, audio.digest),
-        allow_remote_code=tuple(args.allow_remote_code),
-    )
-    transcriber = Transcriber(
-        recognizer, memory, batch_seconds=args.batch_seconds, batch_size=args.batch_size
-    )
+    transcriber = open_transcriber(args)
     failed: list[str] = []
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -99,13 +115,49 @@ def main(argv: list[str]) -> int:
         )
     done = [(c, t) for c, t in zip(clips, transcripts, strict=True) if t is not None]
     write(done, args.format or suffix or "jsonl", args.output)
-    for line in summary(done, recognizer.spells):
+    spells = "english" if args.task == "translate" else transcriber.recognizer.spells
+    for line in summary(done, spells):
         print(f"speechtaxi transcribe: {line}", file=sys.stderr)
     for line in failed:
         print(f"speechtaxi transcribe: {line}", file=sys.stderr)
     if failed:
         print(f"speechtaxi transcribe: {len(done)} done, {len(failed)} failed", file=sys.stderr)
     return (1 if done else 2) if failed else 0
+
+
+def open_transcriber(args: argparse.Namespace) -> Transcriber:
+    """Return who transcribes as the command line asks.
+
+    Raises:
+        InputError: there is no such recogniser, or it cannot do what is asked.
+    """
+    import torch
+
+    from cascade.decoding import Decoding
+    from cascade.transcriber import Transcriber, open_recognizer
+
+    memory = store.TranscriptStore(args.store or store.default_path())
+    cuda = args.device == "auto" and torch.cuda.is_available()
+    settings: dict[str, Any] = {
+        "device": "cuda" if cuda else args.device.replace("auto", "cpu"),
+        "digest": lambda path: memory.digest(path, audio.digest),
+        "allow_remote_code": tuple(args.allow_remote_code),
+    }
+    decoding = Decoding.of({name: getattr(args, name) for name in DECODING}, args.task)
+    unsupported = args.unsupported
+    if "=" in unsupported:
+        unsupported = dict(
+            pair.strip().split("=", 1) for pair in unsupported.split(",") if "=" in pair
+        )
+    fallback = args.fallback and open_recognizer(args.fallback, **settings)
+    return Transcriber(
+        open_recognizer(args.recognizer, dtype=args.dtype, decoding=decoding, **settings),
+        memory,
+        batch_seconds=args.batch_seconds,
+        batch_size=args.batch_size,
+        unsupported=unsupported,
+        fallback=fallback,
+    )
 
 
 def gather(inputs: Sequence[str], language: str | None, columns: Sequence[str]) -> list[Utterance]:
@@ -170,15 +222,18 @@ def row(clip: Utterance, transcript: Transcript) -> dict[str, Any]:
 
 
 def summary(done: list[tuple[Utterance, Transcript]], spells: str) -> Iterable[str]:
-    """Yield what was flagged, and the character error rate by language where gold text exists."""
+    """Yield what was flagged, and the character error rate by language where gold text exists.
+
+    A translation ("english") has no gold text; what a fallback wrote is compared romanised.
+    """
     flags = Counter(flag for _, transcript in done for flag in transcript.flags)
     if flags:
         yield "flagged: " + ", ".join(f"{count} {flag}" for flag, count in flags.most_common())
     pairs: dict[str, list[tuple[str, str]]] = {}
     for clip, transcript in done:
-        if clip.text and "unsupported_language" not in transcript.flags:
+        if clip.text and spells != "english" and "unsupported_language" not in transcript.flags:
             reference = clip.text
-            if spells == "uroman":
+            if spells == "uroman" or "fallback" in transcript.flags:
                 from cascade.romanizer import romanizer
 
                 reference = romanizer().romanize(reference, clip.language)

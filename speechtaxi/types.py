@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Split = Literal["train", "dev", "test", "predict"]
-Flag = Literal["empty", "looping", "truncated", "unsupported_language", "silent"]
+Flag = Literal[
+    "empty",
+    "looping",
+    "truncated",
+    "silent",
+    "unlikely",  # by a guard of decoding, as the next two
+    "no_speech",
+    "retried",
+    "unsupported_language",
+    "related_language",  # transcribed in one that the recogniser knows
+    "fallback",  # another recogniser's, romanised
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,7 @@ class RunRecord:
     """The name that reports print, unique among the runs compared."""
     route: Literal["e2e", "cascade", "baseline"]
     view: str | None = None
-    """What a text classifier reads: native, romanized, gold or gold_romanized."""
+    """What a text classifier reads: native, romanized, english, gold or gold_romanized."""
     recognizer: str | None = None
     """Fingerprint of the recogniser behind the transcripts."""
     train_languages: tuple[str, ...] = ()

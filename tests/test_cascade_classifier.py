@@ -1,5 +1,7 @@
 """The cascade route: views, what is read of a clip, and the same text in training and use."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -183,3 +185,53 @@ def test_a_clip_whose_audio_changed_is_read_again(cascade_run, corpus, tmp_path)
         texts.append(row.text)
     assert texts[0] != texts[1]
     assert TranscriptStore(model.store)
+
+
+def test_english_is_a_view_of_its_own(corpus, tmp_path):
+    model = TextClassifier(LABELS, view="english", recognizer="whisper:tiny")
+    assert model.decoding.task == "translate"
+    model._transcriber = Transcriber(Told(), TranscriptStore(tmp_path / "t.sqlite"))
+    clip = replace(read_manifest(corpus)[0], language="rus", text="дождь")
+    assert model.read([clip]) == [("Україна, 2 години", None)]  # as it came, and no gold text of it
+    assert model.hparams["view"] == "english"
+
+
+def test_a_fallback_is_for_the_romanised_view(corpus, tmp_path):
+    options = {"recognizer": "whisper:tiny", "unsupported": "romanized", "fallback": "a/b"}
+    for view in ("native", "english"):
+        with pytest.raises(InputError, match=f"'{view}' takes no romanised transcripts"):
+            TextClassifier(LABELS, view=view, **options)
+    with pytest.raises(InputError, match="name it in fallback"):
+        TextClassifier(LABELS, recognizer="whisper:tiny", unsupported="romanized")
+    model = TextClassifier(LABELS, view="romanized", **options)
+    deaf, latin = Told(), Told()
+    deaf.supports = lambda language: language == "ukr"
+    latin.spells, latin.fingerprint = "uroman", "latin"
+    model._transcriber = Transcriber(
+        deaf, TranscriptStore(tmp_path / "t.sqlite"), unsupported="romanized", fallback=latin
+    )
+    clip = replace(read_manifest(corpus)[0], text="дождь")
+    known, unknown = replace(clip, language="ukr"), replace(clip, language="rus")
+    assert model.read([known, unknown]) == [
+        ("Ukrayina, 2 hodyny", "dozhd"),
+        ("Україна, 2 години", "dozhd"),
+    ]
+    assert (model.flags(known), model.flags(unknown)) == ((), ("fallback",))
+
+
+def test_a_recogniser_that_cannot_translate_has_no_english_view(speller, corpus, tmp_path):
+    store = str(tmp_path / "s.sqlite")
+    model = TextClassifier(LABELS, view="english", recognizer=str(speller), store=store)
+    with pytest.raises(InputError, match="cannot translate into English; Whisper and Seamless"):
+        model.read(read_manifest(corpus)[:1])
+
+
+def test_decoding_is_part_of_the_model(speller, tmp_path):
+    options = {"recognizer": str(speller), "store": str(tmp_path / "s.sqlite")}
+    model = TextClassifier(LABELS, decoding={"compression_ratio_threshold": 2.4}, **options)
+    plain = TextClassifier(LABELS, **options)
+    assert model.transcriber.fingerprint != plain.transcriber.fingerprint
+    assert model.hparams["decoding"] == {"compression_ratio_threshold": 2.4}
+    beams = TextClassifier(LABELS, decoding={"beam_size": 5}, **options)
+    with pytest.raises(InputError, match="does not take beam_size"):
+        _ = beams.transcriber

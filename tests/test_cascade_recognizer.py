@@ -5,12 +5,23 @@ import json
 import pytest
 import torch
 from test_encoder import CLIPS, padded
+from transformers import (
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
 
 import speechtaxi
 from cascade.recognizer import UROMAN_SYMBOLS, Recognizer, letters
+from cascade.transcriber import Transcriber, open_recognizer
+from speechtaxi import audio
 from speechtaxi.cli import main
 from speechtaxi.errors import InputError
-from speechtaxi.records import read_run
+from speechtaxi.records import read_manifest, read_run
+from speechtaxi.store import TranscriptStore
 from speechtaxi.types import Utterance
 
 
@@ -95,3 +106,35 @@ def test_its_encoder_warm_starts_the_e2e_route(recognizer_run, fit_arguments, tm
     assert main(["fit", *fit_arguments, "-c", "e2e_tiny", f"--run={run}", *warm]) == 0
     again = speechtaxi.load(str(run))
     assert again.hparams["encoder"] == str(recognizer_run)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "wav2vec2-bert"])
+def test_any_encoder_becomes_a_recogniser(kind, fit_arguments, corpus, tmp_path):
+    """One step of training from a pretrained folder; then its transcripts, through the store."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 32}
+    if kind == "wav2vec2":
+        sizes |= {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 8}
+        sizes |= {"num_conv_pos_embedding_groups": 2, "feat_extract_norm": "layer"}
+        pretrained = Wav2Vec2Model(Wav2Vec2Config(**sizes))
+        extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    else:
+        pretrained = Wav2Vec2BertModel(Wav2Vec2BertConfig(**sizes))
+        extractor = SeamlessM4TFeatureExtractor()
+    pretrained.save_pretrained(tmp_path / "encoder")
+    extractor.save_pretrained(tmp_path / "encoder")
+    run = tmp_path / "run"
+    options = [f"--model.encoder={tmp_path / 'encoder'}", "--model.freeze=all", f"--run={run}"]
+    options += ["--trainer.max_epochs=1", "--model.upsample=4", "--data.languages=[eng]"]
+    assert main(["fit", *fit_arguments, "-c", "recognizer_romanized", *options]) == 0
+    model = speechtaxi.load(str(run))
+    for name, weight in pretrained.state_dict().items():  # warm: the weights of the folder
+        assert torch.equal(model.encoder.model.state_dict()[name], weight), name
+    clips = read_manifest(corpus)[:3]
+    store = TranscriptStore(tmp_path / "s.sqlite")
+    recognizer = open_recognizer(str(run))
+    found = Transcriber(recognizer, store).transcribe(clips)
+    wave = torch.from_numpy(audio.load(clips[0].audio))
+    assert found[0].text == model.recognize(wave[None], torch.tensor([len(wave)]))[0]
+    recognizer.transcribe = lambda *_: pytest.fail("transcribed again")
+    assert Transcriber(recognizer, store).transcribe(clips) == found

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+from cascade.decoding import Decoding, Guarded
 from cascade.recognizer import Recognizer
 from cascade.transcriber import Transcriber, compression_ratio, open_recognizer, pieces
 from speechtaxi import checkpoint
@@ -283,3 +284,152 @@ def test_what_is_no_recogniser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in (str(tmp_path / "absent"), "./absent", "runs/old/absent"):
         with pytest.raises(InputError, match=r"there is no recogniser .*absent; fit one"):
             open_recognizer(name)
+
+
+def test_a_related_language_is_flagged_and_shares_its_transcripts(
+    clips: list[Utterance], store: TranscriptStore
+) -> None:
+    recognizer = Counting()
+    foreign = replace(clips[0], id="foreign", language="xyz")
+    known = replace(clips[0], id="known", language="fra")
+    other = replace(clips[2], id="other", language="xzz")
+    recognizer.supports = lambda language: language not in ("xyz", "xzz")
+    policy = Transcriber(recognizer, store, unsupported={"xyz": "fra"})
+    first, second, third = policy.transcribe([foreign, known, other])
+    assert (first.text, first.language, first.flags) == ("fra 3200", "fra", ("related_language",))
+    assert (second.text, second.language, second.flags) == ("fra 3200", "fra", ())
+    assert third.flags == ("unsupported_language",)
+    assert recognizer.clips == 1
+    again = Counting()
+    again.supports = recognizer.supports
+    assert Transcriber(again, store, unsupported={"xyz": "fra"}).transcribe([foreign]) == [first]
+    assert again.clips == 0
+    (as_eng,) = Transcriber(again, store, unsupported={"xyz": "eng"}).transcribe([foreign])
+    assert (as_eng.text, as_eng.language) == ("eng 3200", "eng")
+    assert policy.fingerprint == 'counting; unsupported languages: {"xyz": "fra"}'
+    assert Transcriber(recognizer, store).fingerprint == "counting"
+
+
+def test_a_fallback_spells_what_the_recogniser_does_not_know(
+    clips: list[Utterance], store: TranscriptStore
+) -> None:
+    def fallback(name: str) -> Counting:
+        one = Counting(name, lambda wave, language: f"latin {language} {len(wave)}")
+        one.spells = "uroman"
+        one.supports = lambda language: True
+        return one
+
+    rows = [clips[1], replace(clips[0], language="xyz"), replace(clips[2], language="xyz")]
+    recognizer, latin = Counting(), fallback("latin")
+    asked = Transcriber(recognizer, store, unsupported="romanized", fallback=latin)
+    found = asked.transcribe(rows)
+    assert [t.text for t in found] == ["fra 4800", "latin xyz 3200", "latin xyz 6400"]
+    assert [t.flags for t in found] == [(), ("fallback",), ("fallback",)]
+    assert (recognizer.clips, latin.clips) == (1, 2)
+    assert asked.transcribe(rows) == found
+    assert latin.clips == 2
+    newer = fallback("newer")  # another fallback is another transcript
+    Transcriber(Counting(), store, unsupported="romanized", fallback=newer).transcribe(rows)
+    assert newer.clips == 2
+    assert asked.fingerprint == "counting; unsupported languages: latin"
+
+
+def test_policies_that_cannot_be(clips: list[Utterance], store: TranscriptStore) -> None:
+    native = Counting("native")
+    for policy, fallback, words in (
+        ("guess", None, "'guess' is neither skip nor romanized"),
+        ({"xyz": "Hindi"}, None, "Hindi is no ISO 639-3 code"),
+        ("romanized", None, "name it in fallback"),
+        ("skip", native, "give unsupported: romanized"),
+        ("romanized", native, "the fallback writes native script"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Transcriber(Counting(), store, unsupported=policy, fallback=fallback)
+    unknown = Transcriber(Counting(), store, unsupported={"xyz": "xyz"})
+    with pytest.raises(InputError, match="which the recogniser does not know either"):
+        unknown.transcribe([replace(clips[0], language="xyz")])
+
+
+def test_guards_judge_each_piece_of_a_long_clip(tmp_path: Path, store: TranscriptStore) -> None:
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 40 * 16_000).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", wave, 16_000)
+    recognizer = Counting(write=lambda wave, _: "na " * 90 if len(wave) > 16_000 * 20 else "words")
+    recognizer.longest = 60.0
+    guarded = Guarded(recognizer, Decoding(compression_ratio_threshold=2.4))
+    clip = Utterance("long", "eng", audio=str(tmp_path / "long.wav"))
+    (result,) = Transcriber(guarded, store).transcribe([clip])
+    assert (result.text, result.flags) == ("words", ("looping",))
+    assert result.avg_logprob == -1.0
+    assert sum(len(lengths) for _, lengths in recognizer.batches) == 2
+
+
+def test_a_guard_retries_alike_in_any_batch() -> None:
+    class Sampling(Counting):
+        def transcribe(self, waveforms, language, temperature=0.0):
+            self.tried.append(temperature)
+            odds = torch.rand(1).item() if temperature == 0.5 else -9.0
+            return [Transcript("", f"{odds}", avg_logprob=odds) for _ in waveforms]
+
+        tried: list[float] = []  # noqa: RUF012
+
+    wave = np.ones(1600, np.float32)
+    guarded = Guarded(Sampling(), Decoding(logprob_threshold=0.0, temperatures=(0.2, 0.5, 0.8)))
+    before = torch.random.get_rng_state()
+    (alone,) = guarded.transcribe([wave], "eng")
+    assert Sampling.tried == [0.0, 0.2, 0.5]
+    assert alone.flags == ("retried",)
+    assert guarded.transcribe([wave * 0.5, wave], "eng")[1] == alone
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_silence_needs_an_unlikely_text_where_both_are_guarded() -> None:
+    both = Decoding(no_speech_threshold=0.6, logprob_threshold=-1.0)
+    said = Transcript("", "text", avg_logprob=-0.5, no_speech_prob=0.9)
+    assert both.fired(said) == ()
+    assert replace(both, logprob_threshold=None).fired(said) == ("no_speech",)
+    assert both.fired(replace(said, avg_logprob=-2.0)) == ("no_speech",)
+    assert both.fired(replace(said, avg_logprob=-2.0, no_speech_prob=0.1)) == ("unlikely",)
+    assert both.fired(replace(said, avg_logprob=None, no_speech_prob=None)) == ()
+
+
+def test_decoding_options() -> None:
+    assert Decoding.of(None).fingerprint == "transcribe greedy-1"  # as stores of old have it
+    assert Decoding.of({"beam_size": None}) == Decoding()
+    options = {"beam_size": 5, "temperatures": [0.2, 1]}
+    asked = Decoding.of(options | {"logprob_threshold": -1}, "translate")
+    assert asked == Decoding.of(options | {"logprob_threshold": -1.0}, "translate")
+    different = [
+        Decoding(),
+        asked,
+        Decoding.of({"beam_size": 5}),
+        Decoding("translate"),
+        Decoding.of({"max_new_tokens": 9}),
+        *(Decoding.of({f"{n}_threshold": 1}) for n in ("no_speech", "logprob")),
+        Decoding.of({"compression_ratio_threshold": 1}),
+    ]
+    assert len({one.fingerprint for one in different}) == len(different)
+    for wrong, words in (
+        ({"beams": 5}, "no option beams; there are beam_size, max_new_tokens"),
+        ({"task": "translate"}, "no option task"),
+        ({"beam_size": 0}, "beam_size 0 is not a whole number"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens 2.5 is not"),
+        ({"logprob_threshold": "low"}, "are numbers"),
+        ({"temperatures": [0.2]}, "give compression_ratio_threshold or logprob_threshold"),
+        ({"temperatures": [0.0], "logprob_threshold": -1}, "give those above 0"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Decoding.of(wrong)
+
+
+def test_recognisers_refuse_what_they_cannot_do(trained: str) -> None:
+    for asked, words in (
+        (Decoding("translate"), "cannot translate into English; Whisper and Seamless"),
+        (Decoding(beam_size=5), "does not take beam_size: of decoding it takes compression_ratio"),
+        (Decoding(no_speech_threshold=0.6), "does not take no_speech_threshold"),
+        (Decoding(logprob_threshold=-1.0), "does not take logprob_threshold"),
+    ):
+        with pytest.raises(InputError, match=words):
+            open_recognizer(trained, decoding=asked)
+    guarded = open_recognizer(trained, decoding=Decoding(compression_ratio_threshold=2.4))
+    assert guarded.spells == "uroman"
+    assert guarded.fingerprint != open_recognizer(trained).fingerprint

@@ -19,9 +19,19 @@ from transformers import (
 )
 from whisper.model import ModelDimensions, Whisper
 
+from cascade.decoding import Decoding, compression_ratio
 from cascade.transcriber import open_recognizer
 from speechtaxi.errors import InputError
 from speechtaxi.languages import from_whisper
+
+PLAIN = {
+    "temperature": 0.0,
+    "compression_ratio_threshold": None,
+    "logprob_threshold": None,
+    "no_speech_threshold": None,
+    "condition_on_previous_text": False,
+}
+"""Long clips without guards, and each window by itself."""
 
 
 def clips(*seconds: float) -> list[np.ndarray]:
@@ -128,7 +138,7 @@ def test_openai_tells_the_language_and_its_probability(openai: str) -> None:
 def test_openai_tells_the_language_of_long_clips_by_the_first_window(openai: str) -> None:
     (long,) = clips(33.0)
     model = whisper.load_model(openai)
-    expected = model.transcribe(long, temperature=0.0, fp16=False, verbose=None)
+    expected = model.transcribe(long, fp16=False, verbose=None, **PLAIN)
     (result,) = open_recognizer(f"whisper:{openai}").transcribe([long], "und")
     assert result.text == expected["text"].strip()
     assert result.heard == from_whisper(expected["language"])
@@ -152,7 +162,7 @@ def test_openai_long_clips_go_window_by_window(openai: str) -> None:
     short, long = clips(1.0, 31.0)
     recognizer = open_recognizer(f"whisper:{openai}")
     expected = whisper.load_model(openai).transcribe(
-        long, language="ta", temperature=0.0, fp16=False, verbose=None
+        long, language="ta", fp16=False, verbose=None, **PLAIN
     )
     results = recognizer.transcribe([short, long], "tam")
     assert results[1].text == expected["text"].strip()
@@ -173,10 +183,30 @@ def test_openai_names(tmp_path: Path) -> None:
         open_recognizer("whisper:tiny", dtype="bfloat16")
 
 
+def test_openai_beams_limits_and_translation(openai: str) -> None:
+    waves = clips(0.5, 1.5, 3.0)
+    model = whisper.load_model(openai)
+    options = {"language": "ur", "task": "translate", "beam_size": 3, "sample_len": 5}
+    settings = whisper.DecodingOptions(**options, fp16=False, without_timestamps=True)
+    mels = [whisper.log_mel_spectrogram(whisper.pad_or_trim(wave), 80) for wave in waves]
+    expected = [whisper.decode(model, mel, settings) for mel in mels]
+    asked = Decoding.of({"beam_size": 3, "max_new_tokens": 5}, "translate")
+    results = open_recognizer(f"whisper:{openai}", decoding=asked).transcribe(waves, "urd")
+    assert [result.text for result in results] == [reference.text for reference in expected]
+    assert [result.avg_logprob for result in results] == pytest.approx(
+        [reference.avg_logprob for reference in expected], rel=1e-4
+    )
+    assert [result.flags for result in results] == [("truncated",)] * 3
+    plain = open_recognizer(f"whisper:{openai}").transcribe(waves, "urd")
+    assert [result.text for result in plain] != [result.text for result in results]
+
+
 CODES = ("en", "fr", "ta", "ur")
 
 
-def save_transformers(folder: Path, multilingual: bool = True, settings: bool = True) -> str:
+def save_transformers(
+    folder: Path, multilingual: bool = True, settings: bool = True, positions: int = 48
+) -> str:
     """Write a small Whisper in the hub's layout, with a vocabulary of bytes and specials."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -204,7 +234,7 @@ def save_transformers(folder: Path, multilingual: bool = True, settings: bool = 
         decoder_attention_heads=2,
         encoder_ffn_dim=32,
         decoder_ffn_dim=32,
-        max_target_positions=48,
+        max_target_positions=positions,
         num_mel_bins=80,
         pad_token_id=number("<|endoftext|>"),
         bos_token_id=number("<|endoftext|>"),
@@ -224,7 +254,7 @@ def save_transformers(folder: Path, multilingual: bool = True, settings: bool = 
         "no_timestamps_token_id": number("<|notimestamps|>"),
         "is_multilingual": multilingual,
         "suppress_tokens": [number(t) for t in specials],
-        "max_length": 48,
+        "max_length": positions,
     }
     if multilingual:
         plan["lang_to_id"] = {token: number(token) for token in languages}
@@ -372,3 +402,59 @@ def test_transformers_without_generation_settings(hub: str, tmp_path: Path) -> N
     assert not recognizer.supports("rus")
     first, second = (recognizer.transcribe(clips(1.0), code)[0].text for code in ("tam", "urd"))
     assert first != second
+
+
+def test_transformers_beams_limits_and_translation(hub: str) -> None:
+    waves = clips(0.5, 1.5, 3.0)
+    options = {"num_beams": 3, "max_new_tokens": 5, "language": "ur", "task": "translate"}
+    expected = [generate(hub, wave, **options) for wave in waves]
+    asked = Decoding.of({"beam_size": 3, "max_new_tokens": 5}, "translate")
+    results = open_recognizer(hub, decoding=asked).transcribe(waves, "urd")
+    assert [result.text for result in results] == expected
+    assert [result.flags for result in results] == [("truncated",)] * 3
+    plain = open_recognizer(hub).transcribe(waves, "urd")
+    assert [result.text for result in plain] != expected
+    beams = open_recognizer(hub, decoding=Decoding(beam_size=3)).transcribe(waves, "urd")
+    better = [b.avg_logprob - p.avg_logprob for b, p in zip(beams, plain, strict=True)]
+    assert min(better) > -1e-4
+    assert max(better) > 0.01
+    long = open_recognizer(hub, decoding=asked).transcribe(clips(31.0), "urd")
+    assert long[0].text == generate(hub, clips(31.0)[0], **options)
+
+
+def test_whispers_tell_alike_whether_anything_was_said(openai: str, hub: str) -> None:
+    """By the first step of the decoder; openai's own figure is the reference of its own."""
+    waves = clips(0.5, 3.0)
+    model = WhisperForConditionalGeneration.from_pretrained(hub).eval()
+    tokenizer = WhisperTokenizer.from_pretrained(hub)
+    features = WhisperFeatureExtractor()(waves, sampling_rate=16_000, return_tensors="pt")
+    start = torch.full((2, 1), model.generation_config.decoder_start_token_id)
+    with torch.no_grad():
+        logits = model(features.input_features, decoder_input_ids=start).logits[:, -1]
+    expected = logits.softmax(-1)[:, tokenizer.convert_tokens_to_ids("<|nospeech|>")].tolist()
+    asked = Decoding(no_speech_threshold=1.0)
+    results = open_recognizer(hub, decoding=asked).transcribe(waves, "urd")
+    assert [result.no_speech_prob for result in results] == pytest.approx(expected, rel=1e-4)
+    assert open_recognizer(hub).transcribe(waves, "urd")[0].no_speech_prob is None
+
+
+@pytest.mark.parametrize("kind", ["openai", "hub"])
+def test_guards_retry_or_empty(kind: str, request: pytest.FixtureRequest) -> None:
+    spec = request.getfixturevalue(kind)
+    spec = f"whisper:{spec}" if kind == "openai" else spec
+    waves = clips(0.5, 1.5, 3.0)
+    (plain, *_) = texts = open_recognizer(spec).transcribe(waves, "urd")
+    sure = max(texts, key=lambda result: result.avg_logprob)
+    guarded = open_recognizer(spec, decoding=Decoding(logprob_threshold=sure.avg_logprob - 1e-3))
+    results = guarded.transcribe(waves, "urd")
+    assert [r.text for r in results] == [t.text if t is sure else "" for t in texts]
+    assert [r.flags[-1:] for r in results if not r.text] == [("unlikely",)] * 2
+    deaf = open_recognizer(spec, decoding=Decoding(no_speech_threshold=0.0))
+    assert {(r.text, r.flags[-1]) for r in deaf.transcribe(waves, "urd")} == {("", "no_speech")}
+    ratio = compression_ratio(plain.text)
+    asked = Decoding(compression_ratio_threshold=ratio - 1e-6, temperatures=(0.5, 1.0, 2.0, 3.0))
+    retrying = open_recognizer(spec, decoding=asked)
+    (first,), (again, *_) = (retrying.transcribe(w, "urd") for w in (waves[:1], waves))
+    assert first == again  # however it is batched
+    assert ("retried" in first.flags) == bool(first.text)
+    assert compression_ratio(first.text) < ratio

@@ -16,6 +16,8 @@ import torch
 from speechtaxi.cli import main
 from speechtaxi.records import read_manifest
 from speechtaxi.store import TranscriptStore
+from speechtaxi.transcribe import summary
+from speechtaxi.types import Transcript, Utterance
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,35 @@ sys.exit(main(sys.argv[1:]))
     assert sum(batches) == 56 - kept
     found = [(row["id"], row["text"]) for row in rows(capsys.readouterr().out)]
     assert found == undisturbed
+
+
+def test_options_of_decoding(corpus: Path, common: list[str], recognizer: str, capsys) -> None:
+    folder = recognizer
+    guard = ["--compression_ratio_threshold", "0.01", "--splits", "dev"]
+    assert main(["transcribe", str(corpus), *common, *guard]) == 0
+    out, err = capsys.readouterr()
+    assert {(row["text"], *row["flags"]) for row in rows(out)} == {("", "empty", "looping")}
+    assert "8 looping" in err
+    for options, words in (
+        (["--task", "translate"], f"{folder} cannot translate into English"),
+        (["--beam_size", "5"], "does not take beam_size"),
+        (["--beam_size", "0"], "beam_size 0 is not a whole number"),
+        (["--unsupported", "bgc=Hindi"], "Hindi is no ISO 639-3 code"),
+        (["--unsupported", "romanized"], "name it in fallback"),
+        (["--fallback", folder], "give unsupported: romanized"),
+        (["--dtype", "int8"], "does not compute in int8"),
+    ):
+        assert main(["transcribe", str(corpus), *common, *options]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line
+
+
+def test_a_translation_has_no_character_error_rate() -> None:
+    clip = Utterance("a", "rus", text="дождь")
+    told = [(clip, Transcript("k", "rain"))]
+    assert list(summary(told, "english")) == []
+    latin = [(clip, Transcript("k", "dozhd", flags=("fallback",)))]
+    assert list(summary(latin, "native")) == ["flagged: 1 fallback", "CER rus 0.000 (1 clips)"]
 
 
 def test_help_is_quick() -> None:

@@ -21,7 +21,7 @@ from speechtaxi.types import Prediction
 
 Mask: TypeAlias = NDArray[np.bool_]
 
-UNUSABLE = frozenset({"empty", "unsupported_language", "silent"})
+UNUSABLE = frozenset({"empty", "unsupported_language", "silent", "no_speech"})
 """Flags of clips of which a system had nothing to go by: its answer is a guess."""
 
 

@@ -272,6 +272,7 @@ def _texts(arms: Sequence[Arm], choice: Choice, gold: str | None) -> Iterator[Te
             continue
         seen.add(arm.system)
         view = "romanized" if "romanized" in (arm.view or "") else "native"
+        view = "english" if arm.view == "english" else view
         if reference := row.text if arm.reads_gold else row.reference:
             golds.setdefault(view, reference)
         if not arm.reads_gold:
@@ -282,6 +283,8 @@ def _texts(arms: Sequence[Arm], choice: Choice, gold: str | None) -> Iterator[Te
             yield Text(f"Gold text{script}", golds[view], tag)
         for words, systems in read.get(view, {}).items():
             yield Text(f"Transcript{script}", words, tag, systems)
+    for words, systems in read.get("english", {}).items():
+        yield Text("Translation into English", words, _tag("eng", romanised=False), systems)
 
 
 def _tag(language: str, romanised: bool) -> str:

@@ -45,8 +45,9 @@ READING = (
     "over all steps of this section)."
 )
 FLAGS = (
-    "Transcripts are flagged where they are empty, loop (as hallucinations do), were cut off, or "
-    "where the recogniser does not know the language; clips, where they are silent. The part of "
+    "Transcripts are flagged where they are empty, loop (as hallucinations do), were cut off, were "
+    "emptied or retried by a guard, or where the recogniser does not know the language and took a "
+    "related one or a fallback, if any; clips, where they are silent. The part of "
     "a loss that falls on flagged clips is what giving these clips alone the answers of the step "
     "before would win back."
 )

@@ -1,0 +1,185 @@
+"""Whisper by faster-whisper (CTranslate2): the same windows, search and figures as cascade.whisper.
+
+Clips up to 30 s go to CTranslate2 in batches; longer ones window by window, as the package has it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from cascade.decoding import WHISPER, WINDOW_SECONDS, Decoding
+from speechtaxi.audio import SAMPLE_RATE
+from speechtaxi.errors import InputError
+from speechtaxi.hub import OFFLINE, first_line
+from speechtaxi.languages import UNKNOWN, from_whisper, whisper_code
+from speechtaxi.types import Transcript
+
+WINDOW = round(WINDOW_SECONDS * SAMPLE_RATE)
+
+MOST_TOKENS = 224
+"""Of a window: half of what Whisper's decoder has positions for."""
+
+
+def faster_revision(name: str) -> str | None:
+    """Return name and commit of a model on the hub; None for a folder.
+
+    Raises:
+        InputError: the package is not installed, the model cannot be reached, or is none.
+    """
+    package = _package()
+    folder = Path(name)
+    if folder.is_dir():
+        if absent := [f for f in ("model.bin", "tokenizer.json") if not (folder / f).is_file()]:
+            raise InputError(
+                f"{name} is no model of faster-whisper: it holds no {absent[0]}; convert one with "
+                "ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json"
+            )
+        return None
+    repository = package.utils._MODELS.get(name, name)
+    if repository.count("/") != 1 or folder.is_absolute() or name.startswith("."):
+        raise InputError(
+            f"faster-whisper:{name} is neither a folder, a hub id, nor one of "
+            f"{', '.join(package.available_models())}"
+        )
+    from huggingface_hub import hf_hub_download
+
+    try:
+        config = hf_hub_download(repository, "config.json")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load {repository}: {first_line(error)}; {OFFLINE}") from error
+    return f"{repository}@{Path(config).parent.name}"
+
+
+def _package() -> Any:
+    try:
+        import faster_whisper
+    except ImportError as error:
+        raise InputError(
+            "faster-whisper is not installed; pip install 'speechtaxi[faster]'"
+        ) from error
+    return faster_whisper
+
+
+class FasterWhisper:
+    """A Whisper that was converted for CTranslate2, by name, hub id or folder."""
+
+    spells: Literal["native"] = "native"
+    longest = None
+    takes = WHISPER
+
+    def __init__(
+        self, name: str, device: str, dtype: str, fingerprint: str, decoding: Decoding
+    ) -> None:
+        self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
+        self.decoding = decoding
+
+    @cached_property
+    def _model(self) -> Any:
+        device = torch.device(self.device)
+        try:
+            return _package().WhisperModel(
+                self.name,
+                device=device.type,
+                device_index=device.index or 0,
+                compute_type=self.dtype,
+                cpu_threads=torch.get_num_threads(),
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"cannot load faster-whisper:{self.name}: {first_line(error)}; {OFFLINE}"
+            ) from error
+
+    @cached_property
+    def _languages(self) -> set[str]:
+        tokens = self._model.hf_tokenizer
+        known = self._model.supported_languages
+        return {code for code in known if tokens.token_to_id(f"<|{code}|>") is not None}
+
+    @property
+    def parameters(self) -> int:
+        """Raises InputError: CTranslate2 does not tell the number of its weights."""
+        raise InputError(f"faster-whisper:{self.name} does not tell the number of its weights")
+
+    def supports(self, language: str) -> bool:
+        return language == UNKNOWN or whisper_code(language) in self._languages
+
+    def transcribe(
+        self, waveforms: list[np.ndarray], language: str, temperature: float = 0.0
+    ) -> list[Transcript]:
+        if max(map(len, waveforms)) > WINDOW:
+            return [self._long(wave, language) for wave in waveforms]
+        model = self._model
+        extract = model.feature_extractor
+        mels = [extract(np.pad(w, (0, WINDOW - len(w))))[..., : WINDOW // 160] for w in waveforms]
+        encoded = model.encode(np.stack(mels).astype(np.float32))
+        codes, sure = [whisper_code(language)] * len(mels), [None] * len(mels)
+        if language == UNKNOWN and model.model.is_multilingual:
+            best = [chances[0] for chances in model.model.detect_language(encoded)]
+            codes, sure = [tag[2:-2] for tag, _ in best], [chance for _, chance in best]
+        tokenizers = [self._tokenizer(code) for code in codes]
+        prompts = [[*one.sot_sequence, one.no_timestamps] for one in tokenizers]
+        limit = self.decoding.max_new_tokens or MOST_TOKENS
+        search: dict[str, Any] = {"beam_size": self.decoding.beam_size}
+        if temperature:
+            import ctranslate2
+
+            ctranslate2.set_random_seed(torch.initial_seed() % 2**32)
+            search = {"beam_size": 1, "sampling_topk": 0, "sampling_temperature": temperature}
+        found = model.model.generate(
+            encoded,
+            prompts,
+            max_length=len(prompts[0]) + limit,
+            return_scores=True,
+            return_no_speech_prob=True,
+            **search,
+        )
+        transcripts: list[Transcript] = []
+        for tokenizer, code, chance, result in zip(tokenizers, codes, sure, found, strict=True):
+            tokens = result.sequences_ids[0]
+            transcripts.append(
+                Transcript(
+                    "",
+                    tokenizer.decode(tokens).strip(),
+                    heard=None if chance is None else from_whisper(code),
+                    heard_probability=chance,
+                    avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),
+                    no_speech_prob=result.no_speech_prob,
+                    flags=("truncated",) if len(tokens) >= limit else (),
+                )
+            )
+        return transcripts
+
+    def _tokenizer(self, code: str | None) -> Any:
+        from faster_whisper.tokenizer import Tokenizer
+
+        model, task = self._model, self.decoding.task
+        return Tokenizer(model.hf_tokenizer, model.model.is_multilingual, task, code)
+
+    def _long(self, wave: np.ndarray, language: str) -> Transcript:
+        segments, told = self._model.transcribe(
+            wave,
+            language=whisper_code(language),
+            task=self.decoding.task,
+            beam_size=self.decoding.beam_size,
+            max_new_tokens=self.decoding.max_new_tokens,
+            temperature=0.0,
+            compression_ratio_threshold=None,
+            log_prob_threshold=None,
+            no_speech_threshold=None,
+            condition_on_previous_text=False,
+        )
+        parts = list(segments)
+        asked = language == UNKNOWN and self._model.model.is_multilingual
+        return Transcript(
+            "",
+            " ".join(part.text.strip() for part in parts),
+            heard=from_whisper(told.language) if asked else None,
+            heard_probability=told.language_probability if asked else None,
+            avg_logprob=float(np.mean([p.avg_logprob for p in parts])) if parts else None,
+            no_speech_prob=float(np.mean([p.no_speech_prob for p in parts])) if parts else None,
+        )
