@@ -1,14 +1,48 @@
 """Each family of pretrained encoders, tiny and in the hub's layout, against its own class."""
 
+import json
+import shutil
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from test_encoder import CLIPS, assert_invariant, padded
 
+from e2e import SpeechClassifier
+from speechtaxi import checkpoint
 from speechtaxi.encoder import open_encoder
 from speechtaxi.errors import InputError
 
+WHISPER = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 37,
+    "decoder_ffn_dim": 37,
+    "vocab_size": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}
+SEAMLESS = {
+    "hidden_size": 32,
+    "vocab_size": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "decoder_ffn_dim": 32,
+    "decoder_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "speech_encoder_layers": 2,
+    "speech_encoder_attention_heads": 2,
+    "speech_encoder_intermediate_size": 37,
+}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 WAVE = SMALL | {
     "intermediate_size": 37,
@@ -30,24 +64,29 @@ FAMILIES = {
         "Wav2Vec2Bert",
         SMALL | {"intermediate_size": 37, "position_embeddings_type": "relative_key"},
     ),
-    "whisper": (
-        "Whisper",
-        {
-            "d_model": 32,
-            "encoder_layers": 2,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 37,
-            "decoder_ffn_dim": 37,
-            "vocab_size": 64,
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "decoder_start_token_id": 1,
-        },
-    ),
+    "seamless": ("SeamlessM4Tv2", SEAMLESS),
+    "whisper": ("Whisper", WHISPER),
+    "whisper-128": ("Whisper", WHISPER | {"num_mel_bins": 128}),
 }
+
+
+def save(family, folder):
+    """Save a tiny random model of a family as the hub has it, with its feature extractor."""
+    torch.manual_seed(0)
+    name, settings = FAMILIES[family]
+    # The smallest of Seamless' models that holds the speech encoder
+    kind = "ForSpeechToText" if name == "SeamlessM4Tv2" else "Model"
+    config = getattr(transformers, f"{name}Config")(**settings)
+    getattr(transformers, f"{name}{kind}")(config).save_pretrained(folder)
+    if name == "Whisper":
+        extractor = transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+    elif name in ("Wav2Vec2Bert", "SeamlessM4Tv2"):
+        extractor = transformers.SeamlessM4TFeatureExtractor()
+    else:
+        extractor = transformers.Wav2Vec2FeatureExtractor(
+            do_normalize=True, return_attention_mask="group" not in family
+        )
+    extractor.save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -57,38 +96,33 @@ def tiny(tmp_path_factory):
 
     def make(family):
         if family not in made:
-            torch.manual_seed(0)
-            name, settings = FAMILIES[family]
-            model = getattr(transformers, f"{name}Model")(
-                getattr(transformers, f"{name}Config")(**settings)
-            )
-            folder = tmp_path_factory.mktemp(family)
-            model.save_pretrained(folder)
-            if name == "Whisper":
-                extractor = transformers.WhisperFeatureExtractor()
-            elif name == "Wav2Vec2Bert":
-                extractor = transformers.SeamlessM4TFeatureExtractor()
-            else:
-                extractor = transformers.Wav2Vec2FeatureExtractor(
-                    do_normalize=True, return_attention_mask="group" not in family
-                )
-            extractor.save_pretrained(folder)
-            made[family] = str(folder)
+            made[family] = str(tmp_path_factory.mktemp(family))
+            save(family, made[family])
         return made[family]
 
     return make
 
 
-def reference(folder, clip):
-    """What transformers' own extractor and class make of one clip: all layers after the first."""
-    model = transformers.AutoModel.from_pretrained(folder).eval()
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+def reference(model, extractor, clip):
+    """What transformers' own class makes of a clip's own frames: all layers after the first."""
     inputs = extractor(clip.numpy(), sampling_rate=16_000, return_tensors="pt")
-    if model.config.model_type == "whisper":
-        model = model.get_encoder()
+    if "input_features" in inputs and "attention_mask" in inputs:  # half a frame may be padding
+        n = int(inputs.pop("attention_mask").sum())
+        inputs["input_features"] = inputs["input_features"][:, :n]
     with torch.inference_mode():
         out = model(**inputs, output_hidden_states=True)
     return [*out.hidden_states[1:-1], out.last_hidden_state]
+
+
+def reference_of(folder):
+    """The reference class with a folder's weights, and its extractor."""
+    name = json.loads((Path(folder) / "config.json").read_text())["model_type"]
+    if name == "seamless_m4t_v2":
+        model = transformers.SeamlessM4Tv2ForSpeechToText.from_pretrained(folder).speech_encoder
+    else:
+        model = transformers.AutoModel.from_pretrained(folder)
+    model = model.get_encoder() if name == "whisper" else model
+    return model.eval(), transformers.AutoFeatureExtractor.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -97,23 +131,59 @@ def test_equals_the_reference_class(family, tiny):
     encoder = open_encoder(folder).eval()
     assert encoder.dim == 32
     assert encoder.n_layers == 2
+    model, extractor = reference_of(folder)
+    mixed = family != "seamless"  # whose adapter makes the last layer shorter than the others
     for clip in CLIPS[:3]:
         with torch.inference_mode():
-            frames = encoder(*padded([clip]), all_layers=True)
-        expected = reference(folder, clip)
-        assert len(frames.layers) == len(expected) == 2
+            frames = encoder(*padded([clip]), all_layers=mixed)
+        expected = reference(model, extractor, clip)
+        expected = expected if mixed else expected[-1:]
+        assert len(frames.layers) == len(expected)
         n = int(frames.lengths[0])
-        if family == "w2v-bert":  # an odd last window makes half a frame, which is masked
-            assert n in (expected[-1].shape[1], expected[-1].shape[1] - 1)
-        elif family != "whisper":  # of whose 30 s only the clip's own frames are kept
+        if "whisper" not in family:  # of whose 30 s only the clip's own frames are kept
             assert n == expected[-1].shape[1]
         for ours, theirs in zip(frames.layers, expected, strict=True):
             np.testing.assert_allclose(ours[0, :n], theirs[0, :n], atol=1e-5)
 
 
+@pytest.mark.parametrize("samples", [16_000, 4_321, 1])
+def test_whisper_at_a_clips_length_equals_the_reference_cut_to_it(samples, tiny):
+    folder = tiny("whisper")
+    encoder = open_encoder(folder, whisper_window="clip").eval()
+    clip = torch.randn(samples) * 0.1
+    model, extractor = reference_of(folder)
+    n = -(-samples // 320)
+    model.config.max_source_positions = n
+    positions = torch.nn.Embedding.from_pretrained(model.embed_positions.weight[:n])
+    model.embed_positions = positions
+    mels = extractor(clip.numpy(), sampling_rate=16_000, return_tensors="pt")["input_features"]
+    with torch.inference_mode():
+        expected = model(mels[:, :, : 2 * n]).last_hidden_state
+        ours = encoder(*padded([clip]))
+    assert ours.lengths.tolist() == [n]
+    torch.testing.assert_close(ours.last, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_whispers_windows_agree_at_30_seconds(tiny):
+    clip = torch.randn(30 * 16_000) * 0.1
+    with torch.inference_mode():
+        one, two = (
+            open_encoder(tiny("whisper"), whisper_window=window).eval()(*padded([clip])).last
+            for window in ("30s", "clip")
+        )
+    assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("window", ["30s", "clip"])
+def test_whisper_in_windows_hears_a_clip_the_same_in_any_batch(window, tiny):
+    encoder = open_encoder(tiny("whisper"), whisper_window=window)
+    seconds = (30.0, 31.01, 2.5, 29.99)
+    assert_invariant(encoder, [torch.randn(round(s * 16_000)) * 0.1 for s in seconds], 1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_batch_and_order_change_nothing(family, tiny):
-    assert_invariant(open_encoder(tiny(family)), tolerance=1e-4)
+    assert_invariant(open_encoder(tiny(family)), tolerance=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -127,13 +197,145 @@ def test_saved_config_builds_it_without_the_folder(family, tiny):
         torch.testing.assert_close(again(*batch).last, encoder(*batch).last)
 
 
-@pytest.mark.parametrize("family", ["wav2vec2", "w2v-bert", "whisper"])
+TUNED = ["wav2vec2", "hubert-group", "w2v-bert", "seamless", "whisper"]
+
+
+@pytest.mark.parametrize("family", TUNED)
 def test_freeze_front_and_layers(family, tiny):
-    encoder = open_encoder(tiny(family))
+    def trained(part):
+        encoder = open_encoder(tiny(family))
+        encoder.freeze(part)
+        front, layers = encoder.parts()
+        return [any(p.requires_grad for p in module.parameters()) for module in (front, *layers)]
+
+    assert trained("none") == [True, True, True]
+    assert trained("front") == trained("0") == trained("all-2") == [False, True, True]
+    assert trained("1") == trained("all-1") == [False, False, True]
+    assert trained("all") == [False, False, False]
+
+
+@pytest.mark.parametrize("part", ["lowest", "3", "all-3", "-1", "all-"])
+def test_there_is_no_such_part(part, tiny):
+    with pytest.raises(InputError, match=r"cannot freeze.*all but how many.*has 2"):
+        open_encoder(tiny("wav2vec2")).freeze(part)
+
+
+@pytest.mark.parametrize("targets", ["attention", "all"])
+@pytest.mark.parametrize("family", TUNED)
+def test_lora_learns_is_rebuilt_and_merges(family, targets, tiny):
+    pytest.importorskip("peft")
+    plain = open_encoder(tiny(family)).eval()
+    encoder = open_encoder(tiny(family), lora={"r": 4, "targets": targets}).eval()
+    batch = padded(CLIPS[:2])
+    with torch.inference_mode():
+        before = plain(*batch).last
+        torch.testing.assert_close(encoder(*batch).last, before)  # an update begins as nothing
+    for name, weights in encoder.named_parameters():
+        assert weights.requires_grad == ("lora_" in name)
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=0.2)
+    encoder(*batch).last.square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in encoder.parameters() if p.requires_grad)
+    again = open_encoder(config=encoder.config | {"name": "nowhere/to-be-found"}).eval()
+    again.load_state_dict(encoder.state_dict())
+    with torch.inference_mode():
+        after = encoder(*batch).last
+        assert (after - before).abs().max() > 1e-3
+        assert torch.equal(again(*batch).last, after)
+        encoder.merge_lora()
+        torch.testing.assert_close(encoder(*batch).last, after, atol=1e-5, rtol=1e-5)
+    assert encoder.config == plain.config
+    assert encoder.state_dict().keys() == plain.state_dict().keys()
+    assert [p.requires_grad for p in encoder.parameters()] == [
+        p.requires_grad for p in plain.parameters()
+    ]
+
+
+def test_lora_of_layers_that_are_frozen_is_not_trained(tiny):
+    pytest.importorskip("peft")
+    encoder = open_encoder(tiny("wav2vec2"), lora={})
     encoder.freeze("1")
-    front, layers = encoder.parts()
-    assert not any(p.requires_grad for p in front.parameters())
-    assert [all(p.requires_grad for p in layer.parameters()) for layer in layers] == [False, True]
+    trained = {
+        name.split("layers.")[1][0] for name, p in encoder.named_parameters() if p.requires_grad
+    }
+    assert trained == {"1"}
+
+
+def test_a_lora_model_warm_starts_another_with_what_it_learned(tiny, tmp_path):
+    pytest.importorskip("peft")
+    model = SpeechClassifier(["a", "b"], encoder=tiny("whisper"), whisper_window="clip", lora={})
+    for name, weights in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=0.2)
+    checkpoint.save(model.eval(), tmp_path / "model", "")
+    again = open_encoder(str(tmp_path / "model")).eval()
+    assert again.window == "clip"
+    batch = padded(CLIPS[:2])
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            again(*batch).last, model.encoder(*batch).last, atol=1e-5, rtol=1e-5
+        )
+    assert checkpoint.load(tmp_path / "model").hparams["lora"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("wavlm", {}, "no effect on WavLM"),
+        ("wav2vec2", {"rank": 4}, "takes r, alpha, targets and dropout, not rank"),
+        ("wav2vec2", {"targets": "heads"}, "targets attention or all"),
+        ("wav2vec2", {"r": "8"}, "r is 1 or more"),
+    ],
+)
+def test_lora_that_cannot_be(name, options, reason, tiny):
+    pytest.importorskip("peft")
+    with pytest.raises(InputError, match=reason):
+        open_encoder(tiny(name), lora=options)
+
+
+def test_options_of_other_encoders_are_refused(tiny, monkeypatch):
+    with pytest.raises(InputError, match="LoRA is for pretrained encoders"):
+        open_encoder("small", lora={})
+    with pytest.raises(InputError, match="only Whisper's encoder has a window"):
+        open_encoder(tiny("wav2vec2"), whisper_window="clip")
+    with pytest.raises(InputError, match="use 30s or clip"):
+        open_encoder(tiny("whisper"), whisper_window="10s")
+    with pytest.raises(InputError, match="keeps its activations"):
+        SpeechClassifier(["a", "b"], checkpoint_activations=True)
+    with pytest.raises(InputError, match="leave out one of them"):
+        SpeechClassifier(["a", "b"], encoder=tiny("wav2vec2"), lora={}, freeze="all")
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"pip install 'speechtaxi\[lora\]'"):
+        open_encoder(tiny("wav2vec2"), lora={})
+
+
+@pytest.mark.parametrize("freeze", ["none", "front", "1"])
+@pytest.mark.parametrize("family", TUNED)
+def test_activations_computed_twice_give_the_same_gradients_from_less(family, freeze, tiny):
+    def run(twice):
+        encoder = open_encoder(tiny(family)).train()
+        encoder.freeze(freeze)
+        if twice:
+            encoder.checkpoint_activations()
+        kept = 0
+
+        def count(value):
+            nonlocal kept
+            kept += value.numel()
+            return value
+
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
+            frames = encoder(*padded(CLIPS[:2]), all_layers=family != "seamless")
+        sum(layer.square().sum() for layer in frames.layers).backward()
+        grads = {n: p.grad for n, p in encoder.named_parameters() if p.requires_grad}
+        assert len(frames.layers) == (1 if family == "seamless" else 2)
+        return kept, grads
+
+    (plenty, grads), (few, again) = run(False), run(True)
+    assert few < plenty
+    for name, grad in grads.items():
+        torch.testing.assert_close(again[name], grad)
 
 
 def test_short_clips_train_despite_time_masks(tiny):
@@ -149,6 +351,37 @@ def test_whisper_hears_beyond_30_seconds(tiny):
         tail = encoder(*padded([clip[30 * 16_000 :]]))
     assert frames.lengths.tolist() == [1750]
     torch.testing.assert_close(frames.last[0, 1500:], tail.last[0], atol=1e-5, rtol=1e-4)
+
+
+def test_seamless_of_its_own_folder_runs_none_of_its_code(tiny, tmp_path):
+    """The carved-out encoder's layout: another family's name, code of its own, no prefix."""
+    encoder = open_encoder(tiny("seamless")).eval()
+    encoder.model.save_pretrained(tmp_path)
+    transformers.SeamlessM4TFeatureExtractor().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_type"] = "seamlessm4t-v2-large-speech_encoder"
+    config["auto_map"] = {"AutoModel": "modeling.Model", "AutoConfig": "modeling.Config"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "modeling.py").write_text("raise SystemExit")
+    again = open_encoder(str(tmp_path)).eval()
+    with torch.inference_mode():
+        assert torch.equal(again(*padded(CLIPS)).last, encoder(*padded(CLIPS)).last)
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "seamless", "whisper"])
+def test_a_folder_that_lacks_weights_is_refused(family, tiny, tmp_path):
+    shutil.copytree(tiny(family), tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = [name for name in weights if "encoder.layers.1." in name]
+    save_file(
+        {k: v for k, v in weights.items() if k not in lost},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(
+        InputError, match=rf"lacks {len(lost)} weights of a .* encoder, such as .*layers\.1"
+    ):
+        open_encoder(str(tmp_path))
 
 
 def test_unknown_and_unreachable_names_say_how_to_work_offline(monkeypatch, tmp_path):

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
     PreTrainedModel,
     SeamlessM4TFeatureExtractor,
+    SeamlessM4Tv2Config,
+    WhisperConfig,
 )
-from transformers.audio_utils import mel_filter_bank
+from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.encoder.frames import Frames, SpeechEncoder, frame_mask
+from speechtaxi.encoder.lora import add_lora, lora, merge_lora
+from speechtaxi.encoder.whisper import FRAME, WINDOW, WhisperMel, Window, hear
 from speechtaxi.errors import InputError
-from speechtaxi.hub import first_line, from_hub, is_allowed, plain
+from speechtaxi.hub import first_line, from_hub, is_allowed, plain, settings_of
 
-MEL_FAMILY = ("whisper",)
-FBANK_FAMILY = ("wav2vec2-bert",)
+FBANK_FAMILY = ("seamless_m4t_v2", "wav2vec2-bert")
 WAVE_FAMILY = (
     "data2vec-audio",
     "hubert",
@@ -34,17 +38,30 @@ WAVE_FAMILY = (
     "wav2vec2-conformer",
     "wavlm",
 )
+# Encoders that are a part of a larger model: class, configuration, and what its weights are named
+PARTS: dict[str, tuple[type[PreTrainedModel], Any, str]] = {
+    "seamless_m4t_v2": (SeamlessM4Tv2SpeechEncoder, SeamlessM4Tv2Config, r"^speech_encoder\."),
+    "whisper": (WhisperEncoder, WhisperConfig, r"^(model\.)?encoder\."),
+}
+FAMILIES = sorted({*FBANK_FAMILY, *WAVE_FAMILY, *PARTS})
+ALIASES = {"seamlessm4t-v2-large-speech_encoder": "seamless_m4t_v2"}
+"""Families whose folders name themselves otherwise, and bring code that transformers has too."""
 
 
 class PretrainedEncoder(SpeechEncoder):
-    """A transformers speech encoder: the wav2vec 2.0 family, w2v-BERT 2.0, Whisper's encoder.
+    """A transformers speech encoder: the wav2vec 2.0 family, w2v-BERT 2.0, Seamless', Whisper's.
 
     An encoder whose modelling code comes with its weights is used too, where that is allowed by
     name; it must take waveforms (B, T) and return `last_hidden_state`.
 
     Padding changes what a group-norm encoder hears even with a mask, and code from elsewhere
-    promises nothing; such encoders are given clips of equal length at a time. Whisper's encoder
-    takes windows of 30 s, padded with silence, of which only a clip's own frames are kept.
+    promises nothing; such encoders are given clips of equal length at a time. Of a whole Seamless
+    or Whisper model, only the speech encoder is loaded.
+
+    Whisper's encoder takes windows of 30 s, padded with silence, of which only a clip's own frames
+    are kept. With `set_window("clip")` it hears no padding: several times quicker, but its frames
+    then attend to no silence, which its weights have always heard. That is right for an encoder
+    that is tuned so; frozen weights have not been trained for it.
     """
 
     def __init__(
@@ -56,46 +73,80 @@ class PretrainedEncoder(SpeechEncoder):
     ) -> None:
         super().__init__()
         name = config["name"] if config else name
-        remote = is_allowed(name, config and config["model"], allow_remote_code)
-        if config is None:
-            model = from_hub(AutoModel, name, trust_remote_code=remote, dtype=torch.float32)
-            extractor = from_hub(AutoFeatureExtractor, name, trust_remote_code=remote).to_dict()
-        else:
-            hf_config = (
-                from_hub(AutoConfig, name, trust_remote_code=True)
-                if remote
-                else AutoConfig.for_model(**config["model"])
-            )
-            model = AutoModel.from_config(hf_config, trust_remote_code=remote)
-            extractor = config["features"]
-        hf_config = model.config
-        self.family: str = hf_config.model_type
-        if not remote and self.family not in MEL_FAMILY + FBANK_FAMILY + WAVE_FAMILY:
+        settings = config["model"] if config else settings_of(name)
+        kind = str(settings.get("model_type"))
+        family = ALIASES.get(kind, kind)
+        remote = family not in PARTS and is_allowed(name, settings, allow_remote_code)
+        if not remote and family not in FAMILIES:
             raise InputError(
-                f"{name} is a {self.family} model, not a speech encoder that is known here: "
-                f"{', '.join(sorted(MEL_FAMILY + FBANK_FAMILY + WAVE_FAMILY))}"
+                f"{name} is a {family} model, not a speech encoder that is known here: "
+                f"{', '.join(FAMILIES)}"
             )
+        if config is None:
+            model, extractor = load(name, family, settings, remote)
+        else:
+            model, extractor = build(name, family, settings, remote), config["features"]
+        self.family, self.remote, self.model = family, remote, model
+        hf_config = model.config
         self.config = {"kind": "transformers", "name": name}
         self.config |= {"model": plain(hf_config.to_dict()), "features": plain(extractor)}
-        if self.family in MEL_FAMILY:
-            model = model.get_encoder()
-        if hasattr(hf_config, "layerdrop"):
-            hf_config.layerdrop = 0.0  # a skipped layer has no gradient, which DDP refuses
-        self.model: PreTrainedModel = model
-        self.dim = hf_config.hidden_size
-        self.n_layers = getattr(hf_config, "num_hidden_layers", 1)
-        self.remote = remote
-        self.normalize = bool(extractor.get("do_normalize")) and self.family in WAVE_FAMILY
-        self.by_length = remote or getattr(hf_config, "feat_extract_norm", "") == "group"
-        if self.family in MEL_FAMILY:
-            self.hear = WhisperMel(hf_config.num_mel_bins)
-        if self.family in FBANK_FAMILY:
+        for drop in ("layerdrop", "encoder_layerdrop", "speech_encoder_layerdrop"):
+            if hasattr(hf_config, drop):  # a skipped layer has no gradient, which DDP refuses
+                setattr(hf_config, drop, 0.0)
+        if family == "whisper":
+            self.mel, self.window = WhisperMel(hf_config.num_mel_bins), "30s"
+            model.layerdrop = 0.0
+        if family in FBANK_FAMILY:
             self.extractor = SeamlessM4TFeatureExtractor.from_dict(extractor)
+        if family == "seamless_m4t_v2" and model.adapter is not None:
+            for norm in ("residual_layer_norm", "self_attn_layer_norm"):
+                getattr(model.adapter.layers[0], norm).register_forward_hook(self._hush)
+        self.dim = hf_config.hidden_size
+        self.n_layers = len(self.parts()[1]) or getattr(hf_config, "num_hidden_layers", 1)
+        self.normalize = bool(extractor.get("do_normalize")) and family in WAVE_FAMILY
+        self.by_length = remote or getattr(hf_config, "feat_extract_norm", "") == "group"
+        self._fix()
+        if config and "window" in config:
+            self.set_window(config["window"])
+        if config and "lora" in config:
+            self.add_lora(config["lora"])
+
+    def _fix(self) -> None:
+        """Keep what is never trained: what a batch may not need has no gradient (see DDP)."""
+        for name, weights in self.model.named_parameters():
+            if name.startswith(("masked_spec_embed", "embed_positions")):
+                weights.requires_grad_(False)
+
+    def set_window(self, window: Window) -> None:
+        if self.family != "whisper":
+            return super().set_window(window)
+        if window not in ("30s", "clip"):
+            raise InputError(f"unknown window '{window}' of Whisper's encoder; use 30s or clip")
+        self.window = self.config["window"] = window
+        return None
+
+    def add_lora(self, options: dict[str, Any]) -> None:
+        settings = lora(options)
+        add_lora(self.model, self.parts()[1], self.family, settings)
+        self.config["lora"] = asdict(settings)
+
+    def merge_lora(self) -> None:
+        if self.config.pop("lora", None):
+            merge_lora(self.model)
+            self._fix()
+
+    def checkpoint_activations(self) -> None:
+        if not self.model.supports_gradient_checkpointing:
+            return super().checkpoint_activations()
+        # The method's new name, and the one that older releases know
+        enable = getattr(self.model, "activation_checkpointing_enable", None)
+        (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+        return None
 
     def parts(self) -> tuple[nn.Module, list[nn.Module]]:
         if self.remote:
             return nn.ModuleList(), []
-        if self.family in MEL_FAMILY:
+        if self.family == "whisper":
             return nn.ModuleList([self.model.conv1, self.model.conv2]), list(self.model.layers)
         front = [self.model.feature_projection]
         if self.family in WAVE_FAMILY:
@@ -103,7 +154,7 @@ class PretrainedEncoder(SpeechEncoder):
         return nn.ModuleList(front), list(self.model.encoder.layers)
 
     def forward(self, waveforms: Tensor, lengths: Tensor, all_layers: bool = False) -> Frames:
-        if self.family in MEL_FAMILY:
+        if self.family == "whisper":
             return self._windows(waveforms, lengths, all_layers)
         if not self.by_length or bool((lengths == lengths[0]).all()):
             return self._encode(waveforms[:, : int(lengths.max())], lengths, all_layers)
@@ -124,53 +175,66 @@ class PretrainedEncoder(SpeechEncoder):
     def _encode(self, waveforms: Tensor, lengths: Tensor, all_layers: bool) -> Frames:
         """Encode clips that may share a batch."""
         options: dict[str, Any] = {"output_hidden_states": all_layers, "return_dict": True}
+        if self.normalize:
+            waveforms = standardized(waveforms, lengths)
+        if self.remote:
+            return self._remote(waveforms, lengths, options)
+        counts = self.frame_count(lengths)
+        inputs = waveforms
         if self.family in FBANK_FAMILY:
             clips = [w[:n].cpu().numpy() for w, n in zip(waveforms, lengths, strict=True)]
             features = self.extractor(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-            mask = features["attention_mask"].to(waveforms.device)
-            out = self.model(
-                features["input_features"].to(waveforms.device), attention_mask=mask, **options
-            )
-            return self._frames(out, mask.sum(1), all_layers)
-        mask = frame_mask(lengths, waveforms.shape[1])
-        if self.normalize:  # Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm
-            n = lengths[:, None]
-            mean = waveforms.sum(1, keepdim=True) / n
-            variance = ((waveforms - mean).square() * mask).sum(1, keepdim=True) / n
-            waveforms = (waveforms - mean) / (variance + 1e-7).sqrt() * mask
-        if self.remote:
-            try:
-                out = self.model(waveforms, **options)
-            except RuntimeError as error:
-                seconds = waveforms.shape[1] / SAMPLE_RATE
-                raise InputError(
-                    f"{self.config['name']} fails at {seconds:.3f} s: {first_line(error)}; "
-                    "if that is too short for it, pad with --model.min_seconds"
-                ) from error
-            counts = torch.full_like(lengths, out.last_hidden_state.shape[1])
-            return self._frames(out, counts, all_layers)
-        if not self.by_length:
-            options["attention_mask"] = mask.long()
-        counts = self.frame_count(lengths)
-        masking = self.model.config.apply_spec_augment
-        if int(counts.max()) <= self.model.config.mask_time_length:
-            self.model.config.apply_spec_augment = False  # it refuses clips shorter than its mask
-        out = self.model(waveforms, **options)
-        self.model.config.apply_spec_augment = masking
+            inputs = features["input_features"].to(waveforms.device)
+            self._heard = options["attention_mask"] = features["attention_mask"].to(inputs.device)
+        elif not self.by_length:
+            options["attention_mask"] = frame_mask(lengths, waveforms.shape[1]).long()
+        settings = self.model.config
+        masking = getattr(settings, "apply_spec_augment", False)
+        if masking and int(counts.max()) <= settings.mask_time_length:
+            settings.apply_spec_augment = False  # it refuses clips shorter than its mask
+        out = self.model(inputs, **options)
+        settings.apply_spec_augment = masking
         return self._frames(out, counts, all_layers)
 
+    def _hush(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        """Silence what follows a clip before the strided convolution of Seamless' adapter.
+
+        The convolution takes no mask, so that it would hear there what a clip shares a batch with.
+        """
+        return output * self._heard[..., None].to(output.dtype)
+
+    def _remote(self, waveforms: Tensor, lengths: Tensor, options: dict[str, Any]) -> Frames:
+        """Encode clips of one length by code that came with the weights."""
+        try:
+            out = self.model(waveforms, **options)
+        except RuntimeError as error:
+            seconds = waveforms.shape[1] / SAMPLE_RATE
+            raise InputError(
+                f"{self.config['name']} fails at {seconds:.3f} s: {first_line(error)}; "
+                "if that is too short for it, pad with --model.min_seconds"
+            ) from error
+        counts = torch.full_like(lengths, out.last_hidden_state.shape[1])
+        return self._frames(out, counts, options["output_hidden_states"])
+
     def _windows(self, waveforms: Tensor, lengths: Tensor, all_layers: bool) -> Frames:
-        """Encode in windows of 30 s, the most that Whisper's positions reach."""
-        size = WhisperMel.SECONDS * SAMPLE_RATE
-        parts: list[Frames] = []
-        for start in range(0, max(int(lengths.max()), 1), size):
-            mels = self.hear(waveforms[:, start : start + size])
-            out = self.model(mels, output_hidden_states=all_layers, return_dict=True)
-            parts.append(self._frames(out, lengths, all_layers))
+        """Encode by Whisper in windows of 30 s, the most that its positions reach."""
         counts = self.frame_count(lengths)
         frames = int(counts.max())
-        layers = zip(*(part.layers for part in parts), strict=True)
-        return Frames(tuple(torch.cat(layer, 1)[:, :frames] for layer in layers), counts)
+        layers: list[Tensor] = []
+        for start in range(0, max(int(lengths.max()), 1), WINDOW):
+            rows = torch.nonzero(lengths > start).flatten() if start else slice(None)
+            own = (lengths[rows] - start).clamp_max(WINDOW)
+            clips = waveforms[rows, start : start + int(own.max())]
+            heard = hear(self.model, self.mel, clips, own, self.window)
+            heard = heard if all_layers else heard[-1:]
+            if frames <= WINDOW // FRAME:
+                return Frames(tuple(layer[:, :frames] for layer in heard), counts)
+            first = start // FRAME
+            layers = layers or [h.new_zeros(len(lengths), frames, self.dim) for h in heard]
+            for layer, part in zip(layers, heard, strict=True):
+                size = min(part.shape[1], frames - first)
+                layer[rows, first : first + size] = part[:, :size]
+        return Frames(tuple(layers), counts)
 
     def _frames(self, out: Any, counts: Tensor, all_layers: bool) -> Frames:
         last = out.last_hidden_state
@@ -185,10 +249,14 @@ class PretrainedEncoder(SpeechEncoder):
         return Frames(layers, counts)
 
     def frame_count(self, lengths: Tensor) -> Tensor:
-        if self.family in MEL_FAMILY:
-            return -(-lengths // 320)
+        if self.family == "whisper":
+            return -(-lengths // FRAME)
         if self.family in FBANK_FAMILY:  # 25 ms windows each 10 ms, two by two, the odd one masked
-            return (1 + (lengths - 400) // 160) // 2
+            counts = (1 + (lengths - 400) // 160) // 2
+            if getattr(self.model, "adapter", None) is None:
+                return counts
+            kernel, stride = self.model.config.adaptor_kernel_size, self.model.config.adaptor_stride
+            return (counts + 2 * (stride // 2) - kernel) // stride + 1
         if self.remote:
             return lengths.new_tensor([self._remote_count(int(n)) for n in lengths])
         return self.model._get_feat_extract_output_lengths(lengths).to(torch.int64)
@@ -200,29 +268,57 @@ class PretrainedEncoder(SpeechEncoder):
             return self.model(silence).last_hidden_state.shape[1]
 
 
-class WhisperMel(nn.Module):
-    """Whisper's log-mel input, as its feature extractor computes it (arXiv 2212.04356, 2.2).
+def standardized(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """Return zero mean and unit variance a clip, as Wav2Vec2FeatureExtractor; padding stays 0.
 
-    Shape: (B, T) with T up to 480,000 -> (B, bands, 3000)
+    Shape: (B, T), (B,) -> (B, T)
     """
+    mask, n = frame_mask(lengths, waveforms.shape[1]), lengths[:, None]
+    mean = waveforms.sum(1, keepdim=True) / n
+    variance = ((waveforms - mean).square() * mask).sum(1, keepdim=True) / n
+    return (waveforms - mean) / (variance + 1e-7).sqrt() * mask
 
-    SECONDS = 30
-    FFT, HOP = 400, 160
 
-    def __init__(self, bands: int) -> None:
-        super().__init__()
-        filters = mel_filter_bank(
-            1 + self.FFT // 2, bands, 0.0, 8000.0, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+def load(
+    name: str, family: str, settings: dict[str, Any], remote: bool
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return an encoder with its weights, and its feature extractor's settings.
+
+    Raises:
+        InputError: the folder is incomplete, or the hub cannot be reached or does not know it.
+    """
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    if family in PARTS:
+        encoder, hf_config, prefix = PARTS[family]
+        options |= {"config": hf_config.from_dict(own(settings)), "key_mapping": {prefix: ""}}
+        model, info = from_hub(encoder, name, **options)
+    else:
+        model, info = from_hub(AutoModel, name, trust_remote_code=remote, **options)
+    missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
+    if missing and not remote:
+        raise InputError(
+            f"{name} lacks {len(missing)} weights of a {family} encoder, such as {missing[0]}; "
+            "download it whole"
         )
-        self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32), False)
-        self.register_buffer("window", torch.hann_window(self.FFT), False)
+    if family in FBANK_FAMILY:
+        extractor = from_hub(SeamlessM4TFeatureExtractor, name)
+    else:
+        extractor = from_hub(AutoFeatureExtractor, name, trust_remote_code=remote)
+    return model, extractor.to_dict()
 
-    def forward(self, waveforms: Tensor) -> Tensor:
-        waveforms = F.pad(waveforms.float(), (0, self.SECONDS * SAMPLE_RATE - waveforms.shape[1]))
-        spectrum = torch.stft(
-            waveforms, self.FFT, self.HOP, window=self.window, return_complex=True
-        )
-        mels = self.filters.T @ spectrum[..., :-1].abs().square()
-        log = mels.clamp_min(1e-10).log10()
-        log = torch.maximum(log, log.amax((1, 2), keepdim=True) - 8.0)
-        return (log + 4.0) / 4.0
+
+def build(name: str, family: str, settings: dict[str, Any], remote: bool) -> PreTrainedModel:
+    """Return an encoder without weights."""
+    if family in PARTS:
+        encoder, hf_config, _ = PARTS[family]
+        return encoder(hf_config.from_dict(own(settings)))
+    if remote:
+        hf_config = from_hub(AutoConfig, name, trust_remote_code=True)
+    else:
+        hf_config = AutoConfig.for_model(**settings)
+    return AutoModel.from_config(hf_config, trust_remote_code=remote)
+
+
+def own(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what names another family and another's code."""
+    return {k: v for k, v in settings.items() if k not in ("model_type", "auto_map")}
