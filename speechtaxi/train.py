@@ -80,6 +80,7 @@ def fit(arguments: list[str]) -> int:
         Calibrator,
         EpochLines,
         EpochSeed,
+        FiniteLoss,
         Interruption,
         MetricsLog,
         RunWriter,
@@ -137,6 +138,7 @@ def fit(arguments: list[str]) -> int:
                 Calibrator(config.run),
                 RunWriter(config.run, config.system, config.notes, config.setup),
                 EpochSeed(),
+                FiniteLoss(),
                 interruption,
             ]
             if config.patience:

@@ -257,6 +257,19 @@ class EpochSeed(Callback):
             torch.manual_seed(hash((_seed() or 0, trainer.current_epoch, trainer.global_rank)))
 
 
+class FiniteLoss(Callback):
+    """Ends a run whose loss is no number any more, before it spoils the weights."""
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor
+    ) -> None:
+        if not loss.isfinite():
+            raise InputError(
+                f"the loss is {loss.item()} in epoch {trainer.current_epoch + 1}; lower --model.lr "
+                "or train in --trainer.precision 32-true; the epochs before are kept"
+            )
+
+
 class EpochLines(Callback):
     """Prints a line per epoch to stderr: the progress of a run whose output is a file."""
 

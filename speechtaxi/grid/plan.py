@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,7 @@ import yaml
 
 from speechtaxi.errors import InputError
 from speechtaxi.grid.experiment import Experiment, Fold, System, folds
-from speechtaxi.records import read_manifest
-from speechtaxi.splits import with_splits
 from speechtaxi.train import config_path
-from speechtaxi.types import Utterance
 
 OUTPUT = "{output}"
 """Stands for the grid's folder: what a run is called does not depend on where it lies."""
@@ -192,67 +188,3 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
             _merge(into[name], value)
         else:
             into[name] = value
-
-
-# ----------------------------------------------------------------------------------------- clips
-
-
-@cache
-def read_clips(manifests: tuple[str, ...], data: str) -> list[Utterance]:
-    """Return the clips of manifests as the data module would take them.
-
-    Args:
-        data: the settings of the data module (JSON).
-
-    Raises:
-        InputError: a manifest is not there, or broken.
-    """
-    settings = json.loads(data)
-    rows = [
-        row
-        for path in manifests
-        for row in read_manifest(
-            path,
-            columns=settings.get("columns"),
-            labels=settings.get("label_names"),
-            language=settings.get("language"),
-        )
-    ]
-    shares = {split: settings.get(f"{split}_share") or 0.0 for split in ("dev", "test")}
-    return with_splits(rows, shares)  # type: ignore[arg-type]
-
-
-def manifests_of(settings: Settings) -> tuple[str, ...]:
-    """Return the manifests that a run's settings name.
-
-    Raises:
-        InputError: they name none.
-    """
-    named = settings.get("data", {}).get("manifest")
-    if not named:
-        raise InputError("no config or option of the experiment names data.manifest")
-    return (named,) if isinstance(named, str) else tuple(named)
-
-
-def limited(rows: Iterable[Utterance], limit: Mapping[str, int]) -> list[Utterance]:
-    """Return at most so many clips of a language and split: those of the same groups in all.
-
-    Which groups is decided by their hash, so that a higher limit takes all of a lower one's.
-
-    Args:
-        limit: clips of a language, by split; a split that is not named stays whole.
-    """
-    parts: dict[tuple[str, str], list[Utterance]] = {}
-    for row in rows:
-        parts.setdefault((row.language, row.split), []).append(row)
-    return [
-        row
-        for (_, split), part in parts.items()
-        for row in sorted(part, key=lambda row: (_hash(row.group or row.id), row.id))[
-            : limit.get(split)
-        ]
-    ]
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
