@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -18,13 +19,15 @@ from speechtaxi.cli import main
 from speechtaxi.errors import InputError
 from speechtaxi.grid import experiment_path, locked, wanted
 from speechtaxi.grid.clips import limited
-from speechtaxi.grid.estimate import count, estimate, load, published
+from speechtaxi.grid.estimate import count, estimate, load, published, read_mark
 from speechtaxi.grid.experiment import Device, System, folds, read_experiment
 from speechtaxi.grid.plan import plan
-from speechtaxi.grid.steps import steps, with_smaller_batches
+from speechtaxi.grid.show import unsupported
+from speechtaxi.grid.steps import note, steps, with_smaller_batches
 from speechtaxi.languages import LANGUAGES as TABLE
 from speechtaxi.records import read_predictions, read_run
 from speechtaxi.train import configs
+from speechtaxi.transcribe import parser as transcribe_parser
 from speechtaxi.types import Utterance
 
 LANGUAGES = ["eng", "fra", "rus", "ukr"]
@@ -201,6 +204,25 @@ def test_recognition_and_frozen_features_come_before_what_shares_them(experiment
     }  # fmt: skip
 
 
+def test_transcripts_are_made_as_the_model_will_ask_for_them(experiment, tmp_path):
+    options = [
+        "--model.recognizer=whisper:tiny",
+        "--model.view=english",
+        "--model.unsupported={bgc: hin, bht: hin}",
+        "--model.decoding={beam_size: 5, temperatures: [0.2, 0.4]}",
+    ]
+    path = experiment(systems={"reads": {"config": "cascade_tiny", "options": options}})
+    runs = planned(path, tmp_path)
+    todo = steps(read_experiment(path)[0], runs, {}, tmp_path, tmp_path / "clips.jsonl")
+    (transcribed,) = [step for step in todo if step.name.startswith("transcripts")]
+    words = " ".join(transcribed.command)
+    for option in ("--recognizer whisper:tiny", "--task translate", "--unsupported bgc=hin,bht=hin",
+                   "--beam_size 5", "--temperatures 0.2 0.4 "):  # fmt: skip
+        assert option in words
+    args = transcribe_parser().parse_args(list(transcribed.command[1:]))
+    assert args.temperatures == [0.2, 0.4]
+
+
 def test_smaller_batches_keep_the_effective_size(experiment, tmp_path):
     run = planned(experiment(), tmp_path)[1]
     settings = {
@@ -290,6 +312,33 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(experiment, tmp_path, capsys)
     assert "1 recognisers transcribe each clip once" in told
     assert len([line for line in told.splitlines() if line.startswith("speechtaxi fit ")]) == 10
     assert not output.exists()
+
+
+def test_languages_that_a_recognizer_does_not_know_are_told_of():
+    _, systems = read_experiment(experiment_path("speechtaxi"))
+    experiment = replace(read_experiment(experiment_path("speechtaxi"))[0], seeds=(0,))
+    runs = plan(experiment, systems, ["eng", "nde", "bgc"], Path("runs"), "clips-0")
+    told = {line.split(":")[0]: line for line in unsupported(runs, ["eng", "nde", "bgc"])}
+    assert set(told) == {"cascade_whisper_xlmr", "cascade_mms_1b_all", "cascade_whisper_furina"}
+    assert (
+        "does not know 1 of 3 languages (nde); their clips count as" in told["cascade_mms_1b_all"]
+    )
+    assert "(nde, bgc); their clips are read by mms-meta" in told["cascade_whisper_furina"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [("all", ["best.ckpt", "last.ckpt"]), ("best", ["best.ckpt"]), ("predictions", [])],
+)
+def test_checkpoints_are_kept_as_asked(experiment, tmp_path, keep, left):
+    run = planned(experiment(), tmp_path)[1]
+    folder = tmp_path / run.folder / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("best.ckpt", "last.ckpt"):
+        (folder / name).touch()
+    note(run, {}, tmp_path, keep)
+    assert sorted(file.name for file in folder.glob("*")) == left
+    assert read_mark(tmp_path / run.folder)["targets"] == list(run.fold.targets)
 
 
 def test_two_grids_do_not_share_a_folder(experiment, tmp_path, capsys):

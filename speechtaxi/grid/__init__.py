@@ -59,9 +59,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--keep",
-        choices=("best", "all"),
+        choices=("best", "all", "predictions"),
         default="best",
-        help="checkpoints of tested runs: the best (default), or the last too",
+        help="checkpoints of tested runs: the best (default), the last too, or none but those that "
+        "other runs are built on",
     )
     return p
 
@@ -169,6 +170,7 @@ def carry_out(
     devices = gpus() if args.devices is None else args.devices.split(",")
     workers = args.workers or len(devices) or os.cpu_count() or 1
     by_name = {run.name: run for run in runs}
+    built_on = {folder for run in runs for folder in run.needs}
     halved: dict[str, int] = {}
 
     def smaller(step: Step, status: int) -> Step | None:
@@ -184,7 +186,9 @@ def carry_out(
         for event in events:
             kind, name = event.step.name.split(" ", 1)
             if event.kind == "done" and kind == "test":
-                note(by_name[name], corpus, output, args.keep)
+                run = by_name[name]
+                keep = "best" if run.folder in built_on and args.keep != "all" else args.keep
+                note(run, corpus, output, keep)
             yield event
 
     with Workers(min(workers, len(todo)), devices) as pool:
