@@ -169,7 +169,7 @@ class Guarded:
 
     def __init__(self, recognizer: SpeechRecognizer, decoding: Decoding) -> None:
         self.recognizer, self.decoding = recognizer, decoding
-        self.fingerprint = recognizer.fingerprint
+        self.fingerprint, self.takes = recognizer.fingerprint, recognizer.takes
         self.longest = min(recognizer.longest or WINDOW_SECONDS, WINDOW_SECONDS)
 
     @property

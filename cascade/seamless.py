@@ -84,20 +84,20 @@ class Seamless:
         heard, masks = zip(*map(self._encode, waveforms), strict=True)
         confidence = Confidence(model.config.eos_token_id)
         beams = 1 if temperature else self.decoding.beam_size
-        limit = self.decoding.max_new_tokens
+        search: dict[str, Any] = {"do_sample": False, "num_beams": beams}
+        if temperature:
+            search = {"do_sample": True, "temperature": temperature, "top_k": 0, "num_beams": 1}
+        if self.decoding.max_new_tokens:
+            search["max_new_tokens"] = self.decoding.max_new_tokens
         out = model.generate(
             torch.empty(len(heard), 0, device=self.device),  # heard already
             encoder_outputs=BaseModelOutput(pad_sequence(heard, batch_first=True)),
             attention_mask=pad_sequence(masks, batch_first=True),
             tgt_lang="eng" if self.decoding.task == "translate" else seamless_code(language),
-            do_sample=temperature > 0,
-            temperature=temperature or None,
-            top_k=0,
-            num_beams=beams,
             output_logits=temperature > 0,
             return_dict_in_generate=True,
             logits_processor=LogitsProcessorList([confidence]) if beams == 1 else None,
-            **({"max_new_tokens": limit} if limit else {}),
+            **search,
         )
         tokens = out.sequences[:, 2:]  # after the start and the language
         if temperature:  # one clip, that a guard has retried

@@ -39,6 +39,13 @@ recogniser's, romanised; or that of a related language, named for each."""
 Result = TypeVar("Result")
 
 
+Clips = Mapping[str, Utterance]
+"""Clips by their key in the store."""
+
+Heard = tuple[Clips, list[Transcript], list[tuple[Utterance, InputError]]]
+"""A batch, what was heard of it, and what could not be read."""
+
+
 @dataclass(frozen=True)
 class Way:
     """Who is asked for a language, and as what."""
@@ -104,12 +111,14 @@ class Transcriber:
         *,
         on_error: Callable[[Utterance, InputError], None] | None = None,
         progress: Callable[[int], None] | None = None,
+        spread: Callable[[Iterable[Clips]], Iterator[Heard]] | None = None,
     ) -> list[Transcript | None]:
         """Return a transcript for each clip, in order; whatever was finished is in the store.
 
         Args:
             on_error: is told of a clip that cannot be read, whose transcript is then None.
             progress: is told how many more clips are finished (found, transcribed or failed).
+            spread: lets others, elsewhere, `hear` the batches; None does it here.
 
         Raises:
             InputError: a clip cannot be read, and there is no `on_error`.
@@ -130,7 +139,11 @@ class Transcriber:
         keys = [digest and _key(clip, digest, own[clip.language]) for clip, digest in clips]
         done = self.store.get({name for name in keys if name is not None})
         # Only now, as to tell what is supported may take the weights
-        new = {c.language for c, name in zip(utterances, keys, strict=True) if name not in done}
+        new = {
+            c.language
+            for (c, _), name in zip(clips, keys, strict=True)
+            if name and name not in done
+        }
         ways: dict[str, Way | None] = own | {language: self._way(language) for language in new}
         for place, (clip, digest) in enumerate(clips):
             way = ways[clip.language]
@@ -150,21 +163,38 @@ class Transcriber:
         times = Counter(keys)
         if progress is not None:
             progress(len(keys) - sum(times[name] for name in seconds))
-        for names in self._batches(missing, seconds, ways):
-            waves = {name: attempt(_load, missing[name]) for name in names}
-            heard = {name: wave for name, wave in waves.items() if wave is not None}
-            if heard:
-                way = ways[missing[names[0]].language]
-                assert way is not None
-                batch = self._listen(heard, way)
-                self.store.put(batch)
-                done |= {transcript.key: transcript for transcript in batch}
+        batches = self._batches(missing, seconds, ways)
+        work = ({name: missing[name] for name in names} for names in batches)
+        for batch, transcripts, failed in (spread or self._here)(work):
+            if transcripts:
+                self.store.put(transcripts)
+                done |= {transcript.key: transcript for transcript in transcripts}
+            for clip, error in failed:
+                if on_error is None:
+                    raise error
+                on_error(clip, error)
             if progress is not None:
-                progress(sum(times[name] for name in names))
+                progress(sum(times[name] for name in batch))
         return [
             None if name is None else _told(done.get(name), ways[clip.language], name, clip)
             for name, clip in zip(keys, utterances, strict=True)
         ]
+
+    def hear(self, batch: Clips) -> Heard:
+        """Transcribe a batch of `transcribe`, whatever the store holds, and put nothing there."""
+        waves: dict[str, np.ndarray] = {}
+        failed: list[tuple[Utterance, InputError]] = []
+        for name, clip in batch.items():
+            try:
+                waves[name] = _load(clip)
+            except InputError as error:
+                failed.append((clip, error))
+        way = self._way(next(iter(batch.values())).language)
+        assert way is not None
+        return batch, self._listen(waves, way) if waves else [], failed
+
+    def _here(self, batches: Iterable[Clips]) -> Iterator[Heard]:
+        return map(self.hear, batches)
 
     def _digest(self, clip: Utterance) -> str:
         if clip.audio is None:

@@ -261,19 +261,19 @@ class TransformersWhisper:
             silence = self._silence(features)
         confidence = Confidence(self._tokenizer.eos_token_id)
         beams = 1 if temperature else self.decoding.beam_size
+        search = {"do_sample": False, "num_beams": beams}
+        if temperature:
+            search = {"do_sample": True, "temperature": temperature, "top_k": 0}
         out = model.generate(
             features,
             attention_mask=inputs["attention_mask"],
             return_timestamps=long,
             condition_on_prev_tokens=False,
-            do_sample=temperature > 0,
-            temperature=temperature or None,
-            top_k=0,
-            num_beams=beams,
             return_dict_in_generate=not long,
             output_logits=temperature > 0,
             force_unique_generate_call=not long,  # else a stray time stamp starts another window
             logits_processor=LogitsProcessorList([confidence]) if beams == 1 else None,
+            **search,
             **forced,
         )
         tokens = out if long else out.sequences

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import save_file
 from transformers import (
@@ -24,8 +25,11 @@ from transformers import (
     WavLMForCTC,
 )
 
-from cascade.transcriber import open_recognizer
+from cascade.decoding import Decoding
+from cascade.transcriber import Transcriber, open_recognizer
 from speechtaxi.errors import InputError
+from speechtaxi.store import TranscriptStore
+from speechtaxi.types import Utterance
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<unk>", "|"]
 ZERO_SHOT = [*SPECIALS, "'", *"abcdefghijklmnopqrstuvwxyz"]
@@ -229,3 +233,26 @@ def test_a_model_without_weights(tmp_path: Path) -> None:
     (tmp_path / "m" / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"cannot load .*HF_HUB_OFFLINE"):
         open_recognizer(folder).transcribe(clips(0.5), "eng")
+
+
+@pytest.mark.parametrize("kind", ["adapters", "zero-shot"])
+def test_through_the_store_once(kind: str, mms: str, tmp_path: Path, monkeypatch) -> None:
+    """As MMS-1b-all and as MMS-ZeroShot: transcribed once, in whichever language they know."""
+    folder = mms
+    if kind == "zero-shot":
+        folder = save(tmp_path / "m", build("wav2vec2", len(ZERO_SHOT)), ZERO_SHOT)
+    soundfile.write(tmp_path / "a.wav", clips(0.8)[0], 16_000)
+    languages = ("rus", "urd", "nde", "tw-asante")
+    rows = [Utterance(code, code, audio=str(tmp_path / "a.wav")) for code in languages]
+    store = TranscriptStore(tmp_path / "s.sqlite")
+    first = Transcriber(open_recognizer(folder), store).transcribe(rows)
+    known = languages if kind == "zero-shot" else ("rus", "urd")
+    assert [bool(t.text) for t in first] == [code in known for code in languages]
+    assert ["unsupported_language" in t.flags for t in first] == [
+        code not in known for code in languages
+    ]
+    monkeypatch.setattr(Wav2Vec2ForCTC, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    assert Transcriber(open_recognizer(folder), store).transcribe(rows) == first
+    for asked in (Decoding(beam_size=5), Decoding("translate"), Decoding(max_new_tokens=5)):
+        with pytest.raises(InputError, match=r"does not take|cannot translate"):
+            open_recognizer(folder, decoding=asked)

@@ -27,6 +27,7 @@ class Counting:
 
     spells = "native"
     longest: float | None = None
+    takes = ()
 
     def __init__(self, fingerprint: str = "counting", write=None) -> None:
         self.fingerprint = fingerprint

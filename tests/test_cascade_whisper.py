@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import whisper
 from transformers import (
@@ -20,9 +21,11 @@ from transformers import (
 from whisper.model import ModelDimensions, Whisper
 
 from cascade.decoding import Decoding, compression_ratio
-from cascade.transcriber import open_recognizer
+from cascade.transcriber import Transcriber, open_recognizer
 from speechtaxi.errors import InputError
 from speechtaxi.languages import from_whisper
+from speechtaxi.store import TranscriptStore
+from speechtaxi.types import Utterance
 
 PLAIN = {
     "temperature": 0.0,
@@ -458,3 +461,22 @@ def test_guards_retry_or_empty(kind: str, request: pytest.FixtureRequest) -> Non
     assert first == again  # however it is batched
     assert ("retried" in first.flags) == bool(first.text)
     assert compression_ratio(first.text) < ratio
+
+
+@pytest.mark.parametrize("kind", ["openai", "hub"])
+@pytest.mark.parametrize("task", ["transcribe", "translate"])
+def test_through_the_store_once(
+    kind: str, task: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch
+) -> None:
+    spec = request.getfixturevalue(kind)
+    spec = f"whisper:{spec}" if kind == "openai" else spec
+    soundfile.write(tmp_path / "a.wav", clips(0.8)[0], 16_000)
+    rows = [Utterance(code, code, audio=str(tmp_path / "a.wav")) for code in ("urd", "fra")]
+    store = TranscriptStore(tmp_path / "s.sqlite")
+    asked = Decoding(task)
+    first = Transcriber(open_recognizer(spec, decoding=asked), store).transcribe(rows)
+    assert all(transcript.text for transcript in first)
+    fail = lambda *_, **__: pytest.fail("loaded")  # noqa: E731
+    monkeypatch.setattr(whisper, "load_model", fail)
+    monkeypatch.setattr(WhisperForConditionalGeneration, "from_pretrained", fail)
+    assert Transcriber(open_recognizer(spec, decoding=asked), store).transcribe(rows) == first
