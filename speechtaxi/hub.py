@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+from safetensors import SafetensorError
+from torch import OutOfMemoryError
 from transformers import PreTrainedConfig
 
 from speechtaxi.errors import InputError
@@ -26,6 +29,13 @@ def from_hub(auto_class: Any, name: str, **options: Any) -> Any:
         return auto_class.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"cannot load {name}: {first_line(error)} - {OFFLINE}") from error
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        if isinstance(error, OutOfMemoryError):
+            raise
+        what = "its weights and its config.json are not of one model"
+        if "ignore_mismatched_sizes" not in str(error):
+            what = f"its weights are damaged ({first_line(error)})"
+        raise InputError(f"cannot load {name}: {what}; download it again, whole") from error
 
 
 def settings_of(name: str) -> dict[str, Any]:
