@@ -7,7 +7,7 @@ demo: install
 	.venv/bin/speechtaxi demo
 
 test: install
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist worksteal
 
 lint: install
 	.venv/bin/ruff format --check .
@@ -20,5 +20,5 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[demo,dev,serve,vad]'
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[demo,dev,faster,lora,ray,serve,vad]'
 	touch $@
