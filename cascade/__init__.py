@@ -1,7 +1,8 @@
 """Route 2: read it. A transcript becomes one vector, through a text encoder."""
 
 from cascade.classifier import TextClassifier
+from cascade.floor import TfidfClassifier
 from cascade.recognizer import Recognizer
 from cascade.transcriber import Transcriber, open_recognizer
 
-__all__ = ["Recognizer", "TextClassifier", "Transcriber", "open_recognizer"]
+__all__ = ["Recognizer", "TextClassifier", "TfidfClassifier", "Transcriber", "open_recognizer"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
@@ -22,6 +23,9 @@ from speechtaxi.store import TranscriptStore, default_path
 from speechtaxi.types import Flag, Utterance
 
 View = Literal["native", "romanized", "english", "gold", "gold_romanized"]
+
+RECENT = 1000
+"""How many clips' readings are remembered; in training and testing, all of the stage are."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,18 @@ class TextClassifier(Classifier):
         labels: see `Classifier`.
         view: "native" or "romanized" transcripts; "english", what the recogniser translates into;
             or the manifest's text: "gold", "gold_romanized".
+        romanize: what the romanised views romanise: "all", or words that are "non_latin" alone, so
+            that Latin script keeps its diacritics, byte for byte.
         recognizer: who transcribes (see `cascade.open_recognizer`); not for gold views.
         decoding: options of the recogniser (see `cascade.decoding.Decoding`): beam_size, guards...
         unsupported, fallback: what becomes of languages that the recogniser does not know (see
             `cascade.Transcriber`); the fallback, by name, is for the romanised view alone.
         store: SQLite file of transcripts; None is the user's cache.
         encoder: "ngrams", or a hub id or folder of a transformers text encoder.
+        adapters: peft adapters, by hub id or folder, merged into the encoder in this order.
+        max_tokens: the encoder reads no more of a text.
         encoder_config: builds the encoder without weights; set by checkpoints.
+        freeze, lora: what of the encoder is trained, see `e2e.SpeechClassifier`.
         training: see `Classifier`.
     """
 
@@ -63,13 +72,18 @@ class TextClassifier(Classifier):
         labels: str | list[str],
         *,
         view: View = "romanized",
+        romanize: Literal["all", "non_latin"] = "all",
         recognizer: str | None = None,
         decoding: dict[str, Any] | None = None,
         unsupported: str | dict[str, str] = "skip",
         fallback: str | None = None,
         store: str | None = None,
         encoder: str = "ngrams",
+        adapters: list[str] | None = None,
+        max_tokens: int = 256,
         encoder_config: dict[str, Any] | None = None,
+        freeze: str = "none",
+        lora: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(labels, **training)
@@ -81,6 +95,12 @@ class TextClassifier(Classifier):
                 if self.gold
                 else f"the view '{view}' reads transcripts; name a recogniser in model.recognizer"
             )
+        if romanize != "all" and "romanized" not in view:
+            raise InputError(
+                f"the view '{view}' is not romanised; leave model.romanize out, or use "
+                f"--model.view {'gold_' if self.gold else ''}romanized"
+            )
+        self.romanize = romanize
         self.decoding = Decoding.of(decoding, "translate" if view == "english" else "transcribe")
         check_unsupported(unsupported, fallback is not None)
         if fallback is not None and view != "romanized":
@@ -90,11 +110,22 @@ class TextClassifier(Classifier):
             )
         self.unsupported, self.fallback = unsupported, fallback
         self.needs = "text" if self.gold else "files"
-        self.encoder = open_text_encoder(encoder, config=encoder_config)
+        self.encoder = open_text_encoder(
+            encoder,
+            adapters=adapters or (),
+            config=encoder_config,
+            max_tokens=max_tokens,
+            freeze=freeze,
+            lora=lora,
+        )
+        self.frozen = freeze == "all"
+        if self.frozen and lora is not None:
+            raise InputError("LoRA trains an encoder that freeze: all keeps; leave out one of them")
         self.save_hyperparameters(
             {
                 "labels": self.labels,
                 "view": view,
+                "romanize": romanize,
                 "recognizer": recognizer,
                 "decoding": decoding,
                 "unsupported": unsupported,
@@ -102,6 +133,8 @@ class TextClassifier(Classifier):
                 "store": store,
                 "encoder": encoder,
                 "encoder_config": self.encoder.config,
+                "freeze": freeze,
+                "lora": lora,
                 **training,
             },
             logger=False,
@@ -109,7 +142,21 @@ class TextClassifier(Classifier):
         self.recognizer, self.store = recognizer, store
         self._transcriber: Transcriber | None = None  # a plain holder: its weights are not ours
         self._readings: dict[Utterance, Reading] = {}
+        self._remembered = RECENT
         self.build_head(self.encoder.dim)
+
+    def train(self, mode: bool = True) -> TextClassifier:
+        """Switch modes; a frozen encoder stays as it was trained, without dropout."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def merge_lora(self) -> None:
+        """Add what LoRA has learned to the encoder's matrices; without LoRA, do nothing."""
+        if self.hparams.lora is not None:
+            self.encoder.merge_lora()
+            self.hparams.update(lora=None, encoder_config=self.encoder.config)
 
     @property
     def transcriber(self) -> Transcriber:
@@ -137,6 +184,11 @@ class TextClassifier(Classifier):
                     f"{self.recognizer} spells uroman letters, not the native script; "
                     "use --model.view romanized"
                 )
+            if self.romanize == "non_latin" and recognizer.spells == "uroman":
+                raise InputError(
+                    f"{self.recognizer} spells uroman letters in every language; "
+                    "use --model.romanize all"
+                )
             self._transcriber = Transcriber(
                 recognizer,
                 store,
@@ -151,12 +203,21 @@ class TextClassifier(Classifier):
         clips = [u for c in self.trainer.datamodule.clips.values() for u in c.utterances]
         if not self.trainer.is_global_zero:  # the first process transcribes, the others look up
             self.trainer.strategy.barrier("transcribe")
+        self._remembered = len(clips) + RECENT
         self._read(clips)
         if self.trainer.is_global_zero:
             self.trainer.strategy.barrier("transcribe")
-        if stage == "fit" and hasattr(self.encoder, "fit"):
-            train = self.trainer.datamodule.clips["train"].utterances
-            self.encoder.fit([self._readings[clip].text for clip in train])
+        if stage == "fit":
+            self.fit_texts(self.trainer.datamodule.clips["train"].utterances)
+
+    def fit_texts(self, clips: Sequence[Utterance]) -> None:
+        """Fit what learns from all training clips at once: a vocabulary."""
+        if hasattr(self.encoder, "fit"):
+            self.encoder.fit([text for text, _ in self.read(clips)])
+
+    def teardown(self, stage: str) -> None:
+        """Forget the clips of the stage."""
+        self._readings, self._remembered = {}, RECENT
 
     def logits_of(self, texts: Sequence[str]) -> Tensor:
         """Return logits (B, C) of texts as the view spells them."""
@@ -182,7 +243,7 @@ class TextClassifier(Classifier):
 
     def _read(self, utterances: Sequence[Utterance]) -> list[Reading]:
         new = [u for u in dict.fromkeys(utterances) if u not in self._readings]
-        if len(self._readings) + len(new) > 200_000:
+        if len(self._readings) + len(new) > self._remembered:
             self._readings.clear()
             new = list(dict.fromkeys(utterances))
         if new:
@@ -198,12 +259,16 @@ class TextClassifier(Classifier):
             )
         text = utterance.text
         if self.view == "gold_romanized":
-            text = romanizer().romanize(text, utterance.language)
+            text = self._romanized(text, utterance.language)
         return Reading(text, None, (), 0.0)
+
+    def _romanized(self, text: str, language: str) -> str:
+        # beside the transcripts, which are kept or not for the same reasons
+        one = romanizer(str(Path(self.store or default_path()).parent))
+        return one.romanize(text, language, keep_latin=self.romanize == "non_latin")
 
     def _transcripts(self, utterances: Sequence[Utterance]) -> list[Reading]:
         transcriber = self.transcriber
-        romanize = romanizer().romanize if self.view == "romanized" else None
         readings: list[Reading] = []
         for utterance, transcript in zip(
             utterances, transcriber.transcribe(utterances), strict=True
@@ -214,10 +279,10 @@ class TextClassifier(Classifier):
             language, sure = utterance.language, transcript.heard_probability
             if language == UNKNOWN and transcript.heard:
                 language = transcript.heard
-            if romanize is not None:
+            if self.view == "romanized":
                 if transcriber.recognizer.spells == "native" and "fallback" not in transcript.flags:
-                    text = romanize(text, language)
-                reference = reference and romanize(reference, language)
+                    text = self._romanized(text, language)
+                reference = reference and self._romanized(reference, language)
             heard = (transcript.heard, sure) if transcript.heard and sure is not None else None
             flags, seconds = transcript.flags, transcript.seconds
             readings.append(Reading(text, reference or None, flags, seconds, heard))

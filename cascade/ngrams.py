@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WORDS, TEXTS = 100_000, 20_000
-"""How many words and texts are remembered: hashing costs more than the rest of a step."""
+WORDS, TEXTS = 30_000, 20_000
+"""How many words, and texts in training, are remembered: hashing costs more than all else."""
 
 _NONE = 2**32  # above every CRC: fills the table's unused places
 
@@ -78,8 +78,13 @@ class NgramEncoder(nn.Module):
         texts_with = torch.tensor([counts[h] for h in kept], dtype=torch.float32)
         self.idf.zero_()[: len(kept)] = 1 + ((1 + len(texts)) / (1 + texts_with)).log()
 
+    def count(self, text: str) -> tuple[Tensor, Tensor]:
+        """Return the hashes of a text's n-grams and how much each counts, (n,) each."""
+        count = count_ngrams if self.training else count_ngrams.__wrapped__
+        return count(text, *self.lengths)
+
     def forward(self, texts: Sequence[str]) -> Tensor:
-        counted = [count_ngrams(text, *self.lengths) for text in texts]
+        counted = [self.count(text) for text in texts]
         sizes = torch.tensor([len(hashes) for hashes, _ in counted], dtype=torch.int64)
         rows = torch.arange(len(texts)).repeat_interleave(sizes).to(self.idf.device)
         empty = torch.zeros(0, dtype=torch.int64)

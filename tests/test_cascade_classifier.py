@@ -18,6 +18,12 @@ from speechtaxi.types import Transcript, Utterance
 LABELS = ["up", "down"]
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Keep what is romanised out of the user's cache."""
+    monkeypatch.setenv("SPEECHTAXI_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def speller(fit_arguments, tmp_path_factory):
     """A recogniser that spells uroman, trained for a moment."""
@@ -52,6 +58,36 @@ def test_gold_views_train_and_score(view, fit_arguments, tmp_path):
 def test_gold_romanized_reads_latin_letters():
     model = TextClassifier(LABELS, view="gold_romanized")
     assert model.read([Utterance("a", "rus", text="дождь")]) == [("dozhd", None)]
+
+
+@pytest.mark.parametrize(("romanize", "read"), [("all", "ete goda"), ("non_latin", "été goda")])
+def test_what_is_romanised_is_a_setting_of_the_model(romanize, read, tmp_path):
+    from speechtaxi import checkpoint
+
+    model = TextClassifier(LABELS, view="gold_romanized", romanize=romanize)
+    clip = Utterance("a", "rus", text="été года")
+    assert model.read([clip]) == [(read, None)]
+    checkpoint.save(model, tmp_path / "model", "card")
+    assert speechtaxi.load(str(tmp_path / "model")).read([clip]) == [(read, None)]
+
+
+def test_models_from_before_that_setting_romanise_all(tmp_path):
+    import json
+
+    from speechtaxi import checkpoint
+
+    checkpoint.save(TextClassifier(LABELS, view="gold_romanized"), tmp_path / "model", "card")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    for name in ("romanize", "freeze", "lora"):
+        del config["settings"][name]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    model = speechtaxi.load(str(tmp_path / "model"))
+    assert model.read([Utterance("a", "rus", text="été года")]) == [("ete goda", None)]
+
+
+def test_only_romanised_views_have_that_setting():
+    with pytest.raises(InputError, match=r"'gold' is not romanised.*--model\.view gold_romanized"):
+        TextClassifier(LABELS, view="gold", romanize="non_latin")
 
 
 def test_a_gold_model_cannot_classify_audio(fit_arguments, corpus, tmp_path, capsys):
@@ -124,6 +160,14 @@ def test_a_uroman_recogniser_has_no_native_view(speller, corpus, tmp_path):
         model.read(read_manifest(corpus)[:1])
 
 
+def test_a_uroman_recogniser_keeps_no_latin(speller, corpus, tmp_path):
+    model = TextClassifier(
+        LABELS, romanize="non_latin", recognizer=str(speller), store=str(tmp_path / "s.sqlite")
+    )
+    with pytest.raises(InputError, match=r"use --model\.romanize all"):
+        model.read(read_manifest(corpus)[:1])
+
+
 class Told:
     """Writes Ukrainian whatever it hears; tells so where it is asked."""
 
@@ -151,6 +195,32 @@ def test_a_recogniser_tells_the_language(sure, tone, tmp_path):
     texts = [text for text, _ in model.read(clips)]
     assert texts == ["Ukrayina, 2 hodyny", "Ukrayina, 2 godini", "Ukrayina, 2 hodyny"]
     assert TextClassifier(LABELS, view="gold").heard(Utterance("g", "und", text="x")) is None
+
+
+def test_memory_is_flat_in_the_number_of_files(monkeypatch):
+    monkeypatch.setattr("cascade.classifier.RECENT", 10)
+    model = TextClassifier(LABELS, view="gold")
+    model._remembered = 10
+    clips = [Utterance(str(n), "eng", text=f"text {n}") for n in range(100)]
+    for start in range(0, 100, 4):
+        batch = clips[start : start + 4]
+        assert [text for text, _ in model.read(batch)] == [clip.text for clip in batch]
+        assert len(model._readings) <= 10
+    assert len(model.read(clips)) == 100  # more at once than are remembered
+    model.read(clips[:1])
+    assert len(model._readings) <= 10
+
+
+def test_a_stage_reads_each_clip_once(fit_arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascade.classifier.RECENT", 0)
+    asked = []
+    real = TextClassifier._gold
+    monkeypatch.setattr(
+        TextClassifier, "_gold", lambda self, clip: asked.append(clip.id) or real(self, clip)
+    )
+    run = ["-c", "cascade_tiny", "--model.view=gold", f"--run={tmp_path / 'run'}"]
+    assert main(["fit", *fit_arguments, *run, "--trainer.max_epochs=2"]) == 0
+    assert len(asked) == len(set(asked)) == 40
 
 
 @pytest.mark.parametrize(("view", "recognizer"), [("native", None), ("gold", "whisper:tiny")])
