@@ -11,6 +11,7 @@ from speechtaxi.errors import InputError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 ATTENTION += ("linear_q", "linear_k", "linear_v", "linear_out")
+ATTENTION += ("query", "key", "value", "q", "k", "v", "o", "o_proj")  # of text encoders
 
 
 @dataclass(frozen=True)
