@@ -120,7 +120,7 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
     settings = dict(saved.settings)
     if "allow_remote_code" in settings:  # what a checkpoint says of itself is no permission
         settings["allow_remote_code"] = list(allow_remote_code)
-    for name in ("recognizer", "encoder_config"):  # what was exported beside the model
+    for name in ("recognizer", "fallback", "encoder_config"):  # what was exported beside the model
         settings[name] = _absolute(settings.get(name), saved.folder)
     model = model_class(**{k: v for k, v in settings.items() if k in saved.settings})
     try:
@@ -130,6 +130,8 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
             f"{folder} does not fit this version of {saved.class_path}; use the version of "
             "speechtaxi that trained it (run.json tells), or train it again"
         ) from error
+    if hasattr(model, "merge_lora"):  # quicker, and an exported folder needs no peft
+        model.merge_lora()
     model.source = str(folder)
     if saved.temperature is not None:
         model.temperature, model.calibrated = saved.temperature, True
@@ -158,10 +160,10 @@ def save(model: LightningModule, folder: str | Path, card: str) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     settings = json.loads(json.dumps(dict(model.hparams)))
-    recognizer = settings.get("recognizer")
-    if recognizer and is_model(recognizer):
-        save(load(recognizer), partial / "recognizer", card)
-        settings["recognizer"] = "./recognizer"
+    for role in ("recognizer", "fallback"):
+        if settings.get(role) and is_model(settings[role]):
+            save(load(settings[role]), partial / role, card)
+            settings[role] = f"./{role}"
     if "store" in settings:
         settings["store"] = None
     encoder = settings["encoder_config"]
