@@ -7,19 +7,20 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechtaxi import audio, records, scores, store
+from speechtaxi import audio, cluster, records, scores, store
 from speechtaxi.errors import InputError
 from speechtaxi.languages import UNKNOWN, is_code
 from speechtaxi.types import Transcript, Utterance
 
 if TYPE_CHECKING:
-    from cascade.transcriber import Transcriber
+    from cascade.transcriber import Clips, Heard, Transcriber
 
 DECODING = (
     "beam_size",
@@ -82,6 +83,14 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--format", choices=FORMATS, help="of the rows; default: jsonl")
     p.add_argument("--output", default="-", help="file to write; its suffix sets the format")
+    p.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="this process, or workers on a Ray cluster (extra `ray`)",
+    )
+    p.add_argument("--workers", type=int, help="of Ray; default: one a GPU, or else a CPU")
+    p.add_argument("--ray_address", help="of a running Ray cluster; default: one is started")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     p.add_argument("--dtype", choices=("float32", "float16", "bfloat16", "int8"), default="float32")
     p.add_argument("--batch_seconds", type=float, default=120.0, help="most audio in a batch")
@@ -98,6 +107,10 @@ def main(argv: list[str]) -> int:
     suffix = Path(args.output).suffix[1:]
     if args.output != "-" and not args.format and suffix not in FORMATS:
         raise InputError(f"--output {args.output}: name it .jsonl, .csv or .tsv, or give --format")
+    if args.engine == "local" and (args.workers or args.ray_address):
+        raise InputError("--workers and --ray_address are for --engine ray")
+    if args.workers is not None and args.workers < 1:
+        raise InputError("--workers must be at least 1")
     clips = choose(gather(args.input, args.language, args.column), args.languages, args.splits)
 
     from rich.console import Console
@@ -112,6 +125,7 @@ def main(argv: list[str]) -> int:
             clips,
             on_error=lambda clip, error: failed.append(f"{clip.id}: {error}"),
             progress=lambda count: progress.update(task, advance=count),
+            spread=partial(on_cluster, args) if args.engine == "ray" else None,
         )
     done = [(c, t) for c, t in zip(clips, transcripts, strict=True) if t is not None]
     write(done, args.format or suffix or "jsonl", args.output)
@@ -158,6 +172,25 @@ def open_transcriber(args: argparse.Namespace) -> Transcriber:
         unsupported=unsupported,
         fallback=fallback,
     )
+
+
+def on_cluster(args: argparse.Namespace, batches: Iterable[Clips]) -> Iterator[Heard]:
+    """Let workers on a Ray cluster hear batches; files lie under the same paths there."""
+    for items, heard in cluster.spread(
+        partial(work, args),
+        (list(batch.items()) for batch in batches),
+        workers=args.workers,
+        address=args.ray_address,
+        gpu=args.device != "cpu",
+    ):
+        died = InputError(f"{cluster.DEATHS} workers died while this was in hand")
+        yield heard or (dict(items), [], [(clip, died) for _, clip in items])
+
+
+def work(args: argparse.Namespace) -> Callable[[list[tuple[str, Utterance]]], Heard]:
+    """Open the recogniser in a worker; the store is the driver's alone."""
+    transcriber = open_transcriber(argparse.Namespace(**vars(args) | {"store": ":memory:"}))
+    return lambda items: transcriber.hear(dict(items))
 
 
 def gather(inputs: Sequence[str], language: str | None, columns: Sequence[str]) -> list[Utterance]:

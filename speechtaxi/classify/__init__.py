@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import groupby
 from pathlib import Path
+from signal import SIGTERM, default_int_handler, signal
 from typing import TYPE_CHECKING, TypeAlias
 
 from speechtaxi.errors import InputError
@@ -15,8 +17,8 @@ from speechtaxi.routing import is_report, routed
 from speechtaxi.types import Answer, Span, Utterance
 
 if TYPE_CHECKING:
-    from speechtaxi.classifier import AudioClassifier
     from speechtaxi.recordings import Teller
+    from speechtaxi.results import Results
 
 Marks: TypeAlias = dict[tuple[str, Span], Sequence[tuple[str, float]]]
 """By recording and stretch: what was read, and how much each word speaks for the topic."""
@@ -74,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
         "that is installed",
     )
     cut.add_argument("--cut_above", type=float, default=30.0, help="seconds (30)")
+    cut.add_argument(
+        "--no_gate",
+        action="store_true",
+        help="tell a topic of shorter ones too in which voice activity hears no speech",
+    )
     cut.add_argument("--longest", type=float, default=30.0, help="seconds of a segment (30)")
     cut.add_argument("--window", type=float, default=10.0, help="seconds of a fixed window (10)")
     cut.add_argument("--overlap", type=float, default=0.0, help="seconds, of fixed windows (0)")
@@ -101,7 +108,22 @@ def parser() -> argparse.ArgumentParser:
         "--output", metavar="FILE", help="instead of stdout; its suffix sets the format"
     )
     told.add_argument("--overwrite", action="store_true", help="begin FILE anew")
+    told.add_argument(
+        "--retry_crashed",
+        action="store_true",
+        help="try again what is listed as failed because the process died of it",
+    )
     work = p.add_argument_group("how it works")
+    work.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="this process, or workers on a Ray cluster (extra `ray`)",
+    )
+    work.add_argument(
+        "--workers", type=int, help="of Ray; default: one for each GPU, else each CPU"
+    )
+    work.add_argument("--ray_address", help="of a running Ray cluster; default: one is started")
     work.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
     work.add_argument("--batch_seconds", type=float, default=60.0, help="most audio in a batch")
     work.add_argument(
@@ -123,8 +145,8 @@ def main(argv: list[str]) -> int:
     inputs = [line for name in args.audio for line in (stdin_paths() if name == "-" else [name])]
 
     from speechtaxi import audio, results
+    from speechtaxi.classify import engine
     from speechtaxi.recordings import code_of, gather
-    from speechtaxi.segment import open_segmenter
 
     kind = "jsonl" if table else results.kind_of(args.output or "-", args.format)
     lost: list[tuple[Utterance, str]] = []
@@ -135,32 +157,35 @@ def main(argv: list[str]) -> int:
         include=args.include,
         exclude=args.exclude,
     )
-    segmenter = None
-    if args.segments != "none":
-        segmenter = open_segmenter(
-            args.segments,
-            longest=args.longest,
-            window=min(args.window, args.longest),
-            overlap=args.overlap,
-        )
+    segmenter = engine.segmenter_of(args)
     chosen = by_model(args.model, recordings)
     settings = {
         "model": [fingerprint(name) for name in [*chosen, *args.ensemble]],
         "segments": segmenter.name if segmenter else "none",
         **{
             name: getattr(args, name)
-            for name in ("cut_above", "longest", "window", "overlap", "min_probability", "romanize")
+            for name in (
+                *("cut_above", "no_gate", "longest", "window", "overlap"),
+                *("min_probability", "romanize"),
+            )
         },
     }
     kept: list[Answer] = []
     marks: Marks = {}
     done = 0
     with ExitStack() as stack:
+        with suppress(ValueError):  # in the main thread, to be asked to end is to be interrupted
+            stack.callback(signal, SIGTERM, signal(SIGTERM, default_int_handler))
         sink = None
         if not table:
             sink = stack.enter_context(
                 results.open_results(
-                    args.output or "-", kind, settings, top_k=args.top_k, overwrite=args.overwrite
+                    args.output or "-",
+                    kind,
+                    settings,
+                    top_k=args.top_k,
+                    overwrite=args.overwrite,
+                    retry_crashed=args.retry_crashed,
                 )
             )
             for recording, why in lost:
@@ -170,46 +195,51 @@ def main(argv: list[str]) -> int:
         def fail(recording: Utterance, why: str) -> None:
             lost.append((recording, why))
             if sink:
-                sink.fail(keys.get(recording.id, ""), recording.id, recording.audio or "", why)
+                sink.fail(keys.pop(recording.id, ""), recording.id, recording.audio or "", why)
 
-        def undone(part: Sequence[Utterance]) -> Iterator[Utterance]:
+        def undone(part: Iterable[Utterance]) -> Iterator[Utterance]:
             nonlocal done
             for recording in part:
                 if sink:
                     try:
-                        keys[recording.id] = audio.digest(
+                        key = audio.digest(
                             recording.audio or "", recording.start, recording.duration
                         )
+                        if sink.skip(key, recording.id):
+                            done += 1
+                            continue
+                        keys[recording.id] = key
+                        if args.engine == "local":  # else it is workers that die of an input
+                            sink.begin(key, recording.id)
                     except InputError as error:
                         fail(recording, str(error))
-                        continue
-                    if sink.skip(keys[recording.id], recording.id):
-                        done += 1
                         continue
                 yield recording
 
         for name, part in chosen.items():
-            teller = open_teller([name, *args.ensemble], args)
-            for recording, answers in teller.answers(
-                track(undone(part), len(part)),
-                fail,
-                segmenter=segmenter,
-                above=args.cut_above,
-                batch_seconds=args.batch_seconds,
-                batch_size=args.batch_size,
-            ):
+            models = [name, *args.ensemble]
+            groups = map(undone, apart(track(part, len(part)), sink))
+            teller = engine.open_teller(models, args) if args.engine == "local" else None
+            if teller:
+                told = engine.here(teller, args, segmenter, groups, fail)
+            else:
+                told = engine.on_cluster(models, args, groups, fail)
+            for recording, answers in told:
                 done += 1
                 if sink:
-                    sink.write(keys[recording.id], answers)
+                    sink.write(keys.pop(recording.id), answers)
                 if table or args.timeline:
                     kept += answers
-                if args.explain:
-                    marks |= explain(teller, recording, answers)
+                if args.explain and teller:
+                    found = explain(teller, recording, answers)
+                    marks |= found if args.timeline else {}
     if table:
         from speechtaxi.classify.table import show
 
         show(kept, args.top_k)
     if args.timeline:
+        from speechtaxi.classify.timeline import write_timeline
+
         write_timeline(kept, args.timeline, args.min_probability, marks)
     for recording, why in lost:
         name = recording.audio or recording.id
@@ -234,9 +264,14 @@ def refuse_nonsense(args: argparse.Namespace) -> None:
         ("overlap", 0, 60),
         ("batch_seconds", 1, float("inf")),
         ("batch_size", 1, 10**6),
+        ("workers", 1, 10**4),
     ):
         if (value := getattr(args, name)) is not None and not low <= value <= high:
             raise InputError(f"--{name} must lie between {low} and {high}")
+    if args.engine == "ray" and args.explain:
+        raise InputError("--explain needs the model in this process; leave out --engine ray")
+    if args.engine == "local" and (args.workers or args.ray_address):
+        raise InputError("--workers and --ray_address are for --engine ray")
 
 
 def stdin_paths() -> list[str]:
@@ -265,26 +300,10 @@ def fingerprint(model: str) -> str:
     return audio.digest(checkpoint.weights_file(model))
 
 
-def open_teller(models: Sequence[str], args: argparse.Namespace) -> Teller:
-    """Open a model, or several as one, on the device asked for."""
-    import torch
-
-    from speechtaxi import load
-    from speechtaxi.recordings import Teller, name_of
-
-    allowed = tuple(args.allow_remote_code)
-    model: AudioClassifier = load(
-        list(models) if len(models) > 1 else models[0],  # type: ignore[arg-type]
-        allow_remote_code=allowed,
-    )
-    cuda = args.device == "auto" and torch.cuda.is_available()
-    model.to("cuda" if cuda else args.device.replace("auto", "cpu"))
-    romanize = None
-    if args.romanize:
-        from cascade.romanizer import romanizer
-
-        romanize = romanizer().romanize
-    return Teller(model, " + ".join(map(name_of, models)), args.min_probability, romanize)
+def apart(recordings: Iterable[Utterance], sink: Results | None) -> Iterator[Iterable[Utterance]]:
+    """Yield runs of recordings: what was in hand when the process died, alone, and all between."""
+    for _, run in groupby(recordings, lambda one: one.id if sink and sink.suspect(one.id) else ""):
+        yield run
 
 
 def track(recordings: Iterable[Utterance], count: int) -> Iterable[Utterance]:
@@ -328,39 +347,3 @@ def explain(teller: Teller, recording: Utterance, answers: Sequence[Answer]) -> 
         if found.words is not None:
             marks[recording.id, answer.span] = found.words
     return marks
-
-
-def write_timeline(
-    answers: Sequence[Answer], folder: Path, min_probability: float, marks: Marks
-) -> None:
-    """Write index.html for all recordings, and for each Audacity labels, RTTM and WebVTT."""
-    import os
-
-    from speechtaxi import timeline
-    from speechtaxi.records import replacing
-
-    folder.mkdir(parents=True, exist_ok=True)
-    by_id: dict[str, list[Answer]] = {}
-    for answer in answers:
-        by_id.setdefault(answer.id, []).append(answer)
-    where = {id: os.path.relpath(rows[0].path, folder) for id, rows in by_id.items()}
-    page = timeline.as_html(
-        answers,
-        audio={id: path.replace(os.sep, "/") for id, path in where.items()},
-        marks=marks,
-        min_probability=min_probability,
-    )
-    for id, rows in by_id.items():
-        stem = folder / Path(*(part for part in Path(id).parts if part not in ("/", "..")))
-        segments = [row for row in rows if row.kind == "segment"]
-        stories = timeline.stories(segments, min_probability=min_probability) or rows
-        for suffix, text in (
-            ("audacity.txt", timeline.as_audacity(stories)),
-            ("rttm", timeline.as_rttm(stories)),
-            ("vtt", timeline.as_webvtt(rows)),
-        ):
-            with replacing(stem.with_name(f"{stem.name}.{suffix}")) as file:
-                file.write(text)
-    with replacing(folder / "index.html") as file:
-        file.write(page)
-    print(folder / "index.html", file=sys.stderr)
