@@ -14,7 +14,7 @@ from speechtaxi.classifier import AudioClassifier
 from speechtaxi.errors import InputError
 from speechtaxi.languages import UNKNOWN, find, is_code
 from speechtaxi.records import read_manifest
-from speechtaxi.segment import Segmenter
+from speechtaxi.segment import Segmenter, silero
 from speechtaxi.timeline import summarize
 from speechtaxi.types import NO_SPEECH, UNKNOWN_TOPIC, Answer, Prediction, Span, Utterance
 
@@ -96,8 +96,12 @@ class Cut:
         ]
 
 
-def cut(recording: Utterance, segmenter: Segmenter | None, above: float) -> Cut:
+def cut(recording: Utterance, segmenter: Segmenter | None, above: float, gate: bool = True) -> Cut:
     """Cut a recording that lasts more than `above` seconds, in one pass through it.
+
+    A shorter one stays whole, and scores as it always would; but where the segmenter is by voice
+    activity (the extra `vad`), one without any speech has no stretch, unless `gate` is off. Energy
+    does not tell music from speech, so that without the extra a short piece of music has a topic.
 
     Raises:
         InputError: it cannot be read.
@@ -107,7 +111,8 @@ def cut(recording: Utterance, segmenter: Segmenter | None, above: float) -> Cut:
         raise InputError(f"{recording.id} names no audio file")
     seconds = recording.duration or audio.probe(path).seconds - start
     if segmenter is None or seconds <= above:
-        return Cut(recording, seconds, None, seconds)
+        gated = gate and segmenter is not None and segmenter.name == "vad"
+        return Cut(recording, seconds, () if gated and _no_speech(recording) else None, seconds)
     heard = 0.0
 
     def counted() -> Iterator[np.ndarray]:
@@ -118,6 +123,12 @@ def cut(recording: Utterance, segmenter: Segmenter | None, above: float) -> Cut:
 
     spans = list(segmenter.spans(counted()))
     return Cut(recording, heard, spans, seconds)  # headers only estimate the length of some formats
+
+
+def _no_speech(recording: Utterance) -> bool:
+    wave = audio.load(recording.audio or "", recording.start, recording.duration)
+    # What is silent says so itself, with its flag
+    return not audio.is_silent(wave) and not silero.speaks(wave)
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,7 @@ class Teller:
         *,
         segmenter: Segmenter | None = None,
         above: float = 30.0,
+        gate: bool = True,
         batch_seconds: float = 60.0,
         batch_size: int | None = None,
     ) -> Iterator[tuple[Utterance, list[Answer]]]:
@@ -151,6 +163,7 @@ class Teller:
 
         Args:
             segmenter: cuts recordings of more than `above` seconds.
+            gate: whether shorter ones without speech have no topic; see `cut`.
             batch_seconds, batch_size: the most audio and clips that the model is given at once.
         """
 
@@ -173,7 +186,7 @@ class Teller:
         waiting: list[Cut] = []
         for recording in recordings:
             try:
-                waiting.append(cut(recording, segmenter, above))
+                waiting.append(cut(recording, segmenter, above, gate))
             except InputError as error:
                 fail(recording, str(error))
             if sum(len(one.spans or "1") for one in waiting) >= AHEAD:
@@ -204,6 +217,8 @@ class Teller:
             system=self.system,
         )
         whole = replace(whole, span=Span(first, first + one.seconds))
+        if not segments:
+            whole = replace(whole, language=one.recording.language)
         return [*segments, _flagged(whole, one.seconds, one.promised)]
 
     def _answer(

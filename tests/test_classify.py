@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from speechtaxi import temperature
 from speechtaxi.cli import main
 from speechtaxi.errors import InputError
 from speechtaxi.records import read_manifest, read_predictions
+
+EACH = ["--no_gate"]
+"""The corpus' sweeps are no speech."""
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def test_the_api_and_the_command_agree_with_test(e2e_run, clips, capsys):
     main(["test", str(e2e_run)])
     capsys.readouterr()
     tested = {row.id: row for row in read_predictions(e2e_run / "predictions-test.jsonl")}
-    assert main(["classify", str(e2e_run), *clips, "--top_k", "2", "--batch_size", "3"]) == 0
+    assert main(["classify", str(e2e_run), *clips, *EACH, "--top_k", "2", "--batch_size", "3"]) == 0
     printed = rows(capsys.readouterr().out)
     called = list(speechtaxi.load(str(e2e_run)).classify(clips))
     assert [row["path"] for row in printed] == [row.id for row in called] == clips
@@ -115,7 +119,9 @@ def test_silence_is_flagged(e2e_run, tmp_path):
 @pytest.mark.parametrize(("kind", "comma"), [("csv", ","), ("tsv", "\t")])
 def test_tables_on_disk(e2e_run, clips, tmp_path, kind, comma):
     out = tmp_path / f"out.{kind}"
-    assert main(["classify", str(e2e_run), *clips[:3], "--output", str(out), "--top_k=1"]) == 0
+    assert (
+        main(["classify", str(e2e_run), *clips[:3], *EACH, "--output", str(out), "--top_k=1"]) == 0
+    )
     lines = [line.split(comma) for line in out.read_text().splitlines()]
     head = dict(zip(lines[0], range(len(lines[0])), strict=True))
     assert [line[head["path"]] for line in lines[1:]] == clips[:3]
@@ -181,7 +187,7 @@ def test_long_recordings_are_cut_by_the_clock_and_summed_up(e2e_run, broadcast, 
 
 
 def test_a_short_file_is_one_row_and_an_unsure_topic_is_unknown(e2e_run, clips, capsys):
-    options = ["--min_probability", "1.0", "--language", "auto"]
+    options = [*EACH, "--min_probability", "1.0", "--language", "auto"]
     assert main(["classify", str(e2e_run), clips[0], *options]) == 0
     [row] = rows(capsys.readouterr().out)
     assert (row["kind"], row["topic"], row["language"]) == ("recording", "unknown", "und")
@@ -200,10 +206,40 @@ def test_silence_has_no_topic(e2e_run, tmp_path, capsys):
     assert {row["probability"] for row in told.values()} == {None}
 
 
+@pytest.mark.skipif(not find_spec("silero_vad"), reason="the extra vad is not installed")
+def test_what_is_short_and_no_speech_has_no_topic(e2e_run, tone, capsys):
+    path = str(tone(seconds=3.0))
+    words = ["classify", str(e2e_run), path, "--language", "eng"]
+    told = {}
+    for option in ("", "--no_gate", "--segments=energy", "--segments=none"):
+        assert main([*words, *filter(None, [option])]) == 0
+        [told[option]] = rows(capsys.readouterr().out)
+    gated = told.pop("")
+    assert (gated["kind"], gated["start"], gated["end"]) == ("recording", 0, 3)
+    assert (gated["topic"], gated["probability"]) == ("no speech", None)
+    assert (gated["language"], gated["probabilities"]) == ("eng", {})
+    assert {row["topic"] for row in told.values()} <= {"up", "down"}
+    with pytest.raises(SystemExit):
+        main([*words, "--no_gate", "no"])
+
+
+@pytest.mark.assets
+@pytest.mark.skipif(not find_spec("silero_vad"), reason="the extra vad is not installed")
+def test_what_is_short_and_speech_is_heard_whole(e2e_run, assets, capsys):
+    speech = assets / "data" / "speech"
+    paths = [str(speech / "fixtures" / "jfk.flac"), *map(str, (speech / "fsdd").glob("*_7.flac"))]
+    told = []
+    for options in ([], EACH):
+        assert main(["classify", str(e2e_run), *paths, *options]) == 0
+        told.append(rows(capsys.readouterr().out))
+    assert len(told[0]) == len(paths) == 61
+    assert told[0] == told[1]
+
+
 def test_a_run_goes_on_where_it_stopped(e2e_run, clips, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out.jsonl"
-    command = ["classify", str(e2e_run), *clips[:5], "--output", str(out)]
-    assert main(["classify", str(e2e_run), *clips[:3], "--output", str(out)]) == 0
+    command = ["classify", str(e2e_run), *clips[:5], *EACH, "--output", str(out)]
+    assert main(["classify", str(e2e_run), *clips[:3], *EACH, "--output", str(out)]) == 0
     model = type(speechtaxi.load(str(e2e_run)))
     asked: list[str] = []
     ask = model.classify
@@ -289,7 +325,7 @@ def test_a_temperature_does_not_carry_over_to_other_languages(e2e_run, clips, tm
     temperature.write(run, temperature.Calibration(3.0, 40, 0.9, 0.6, 0.2, 0.1, ("eng",)))
     told = {}
     for language in ("eng", "fra", "und"):
-        assert main(["classify", str(run), clips[0], "--language", language]) == 0
+        assert main(["classify", str(run), clips[0], *EACH, "--language", language]) == 0
         [told[language]] = rows(capsys.readouterr().out)
     assert told["und"]["probabilities"] == told["eng"]["probabilities"]
     assert told["fra"]["probability"] > told["eng"]["probability"]

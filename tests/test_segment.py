@@ -271,6 +271,27 @@ def test_what_is_no_speech_gives_no_span(name: str, what: str):
 
 
 @needs_vad
+@pytest.mark.parametrize("seconds", [2.0, 5.0, 30.0])
+@pytest.mark.parametrize("what", NO_SPEECH)
+def test_what_is_short_and_no_speech_does_not_speak(what: str, seconds: float):
+    wave = NO_SPEECH[what][: round(seconds * RATE)]
+    assert not silero.speaks(wave)
+    assert not silero.speaks(wave / 50)
+    assert silero.speaks(wave[: silero.SHORT - 1])  # too short to judge
+
+
+@needs_vad
+@pytest.mark.assets
+def test_no_real_clip_is_without_speech(assets: Path):
+    """One in twelve of 3,978; all were tried once."""
+    paths = sorted((assets / "data" / "speech").rglob("*.flac"))[::12]
+    assert len(paths) > 300
+    assert [path.name for path in paths if not silero.speaks(audio.load(path))] == []
+    quiet = 0.003 * audio.load(assets / "data" / "speech" / "fixtures" / "jfk.flac")
+    assert silero.speaks(quiet.astype(np.float32))
+
+
+@needs_vad
 def test_the_network_is_that_of_the_package():
     import torch
 
