@@ -22,7 +22,7 @@ class TfidfEncoder(NgramEncoder):
     """Logistic regression on TF-IDF as scikit-learn fits it, its weights kept as tensors.
 
     A text's n-grams are those of scikit-learn's `char_wb` analyser, lower case, 2 to 5 characters
-    within a word and its blanks; the vocabulary is kept as hashes of 64 bits.
+    within a word and its blanks, in at least two texts; they are kept as hashes of 64 bits.
 
     Args:
         topics: C.
@@ -75,7 +75,7 @@ class TfidfEncoder(NgramEncoder):
 def _vectorizer() -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True)
 
 
 @cache
