@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,47 @@ def e2e_run(fit_arguments: list[str], tmp_path_factory: pytest.TempPathFactory) 
     run = tmp_path_factory.mktemp("runs") / "e2e"
     assert main(["fit", *fit_arguments, "-c", "e2e_tiny", f"--run={run}"]) == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def sounds(corpus: Path) -> dict[str, bytes]:
+    """Return the files of the test clips by their ids."""
+    from speechtaxi.records import read_manifest
+
+    rows = [row for row in read_manifest(corpus) if row.split == "test"]
+    return {row.id: Path(row.audio or "").read_bytes() for row in rows}
+
+
+@pytest.fixture
+def serving(monkeypatch, tmp_path):
+    """Return a function that serves models and returns a client and the worker."""
+    from fastapi.testclient import TestClient
+
+    from speechtaxi.serve.app import create_app
+    from speechtaxi.serve.models import open_models
+    from speechtaxi.serve.upload import Limits
+    from speechtaxi.serve.worker import Worker
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    clients = []
+
+    def serve(folders, limits=None, token=None, places=16, ensemble=False):
+        folders = [str(folder) for folder in folders]
+        worker = Worker(lambda private: open_models(folders, private, "cpu", 1, ensemble), places)
+        client = TestClient(
+            create_app(worker, limits or Limits(), token), raise_server_exceptions=False
+        )
+        client.__enter__()
+        clients.append(client)
+        while worker.state != "ready" and not worker.error:
+            time.sleep(0.01)
+        assert worker.error is None
+        return client, worker
+
+    yield serve
+    for client in clients:
+        client.__exit__(None, None, None)
+    assert not list(tmp_path.glob("speechtaxi-serve-*"))
 
 
 @pytest.fixture(scope="session")

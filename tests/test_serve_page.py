@@ -20,7 +20,7 @@ import pytest
 pytestmark = pytest.mark.browser
 
 PAGE = Path(__file__).parents[1] / "speechtaxi" / "serve"
-FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+FILES = {"/": "page.html"} | {f"/{name}": name for name in ("result.js", "page.js", "page.css")}
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.resources import files
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -22,12 +22,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from speechtaxi import __version__
 from speechtaxi.errors import InputError
-from speechtaxi.languages import UNKNOWN
 from speechtaxi.recordings import code_of
 from speechtaxi.results.rows import row
 from speechtaxi.serve import shapes
-from speechtaxi.serve.upload import Limits, save
-from speechtaxi.serve.worker import Refusal, Worker
+from speechtaxi.serve.upload import Asked, Limits, json_form, save
+from speechtaxi.serve.worker import Job, Refusal, Worker
 from speechtaxi.timeline import stories
 from speechtaxi.types import Answer
 
@@ -39,29 +38,23 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-PAGE = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
+PAGE = {"/": "page.html"} | {f"/{name}": name for name in ("result.js", "page.js", "page.css")}
 TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
-Language = Annotated[
-    str, Query(description="of the speech: code or name; und: the recogniser tells", max_length=100)
-]
-Segments = Annotated[
-    Literal["auto", "vad", "energy", "fixed", "none"], Query(description="how to cut what is long")
-]
-Sound: dict[str, Any] = {"type": "string", "format": "binary"}
-Form: dict[str, Any] = {"type": "object", "required": ["file"], "properties": {"file": Sound}}
-BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": Form},
-            "application/octet-stream": {"schema": Sound},
-            "audio/*": {"schema": Sound},
-            "video/*": {"schema": Sound},
-        },
+
+def takes(options: type[shapes.Options]) -> dict[str, Any]:
+    """Return how a request's body is documented."""
+    sound = {"type": "string", "format": "binary"}
+    form = options.model_json_schema()
+    form |= {"required": ["file"], "properties": {"file": sound, **form["properties"]}}
+    contents = {
+        "multipart/form-data": form,
+        "application/json": json_form(options).model_json_schema(),
+        **dict.fromkeys(("application/octet-stream", "audio/*", "video/*"), sound),
     }
-}
+    told = {kind: {"schema": schema} for kind, schema in contents.items()}
+    return {"requestBody": {"required": True, "content": told}}
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -102,31 +95,28 @@ def create_app(worker: Worker, limits: Limits = Limits(), token: str | None = No
     documented = [Depends(HTTPBearer(auto_error=False))] if token is not None else []
     guarded = APIRouter(dependencies=[Depends(guard), *documented])
 
-    async def told(request: Request, language: str, kind: Any, segments: str, romanize: bool):
+    async def told(request: Request, asked: Asked, kind: Any) -> tuple[Asked, Job, list[Any]]:
         job = worker.admit()
         try:
             with anyio.fail_after(limits.timeout):
-                job.settings = (kind, segments, romanize)
-                job.language = known(language)
-                await save(request, job, limits)
-                return job, await asyncio.wrap_future(worker.submit(job))
+                asked = await save(request, job, asked, limits)
+                romanize = getattr(asked, "romanize", True)
+                job.settings = (kind, asked.segments, asked.gate, romanize)
+                job.language = known(asked.language)
+                return asked, job, await asyncio.wrap_future(worker.submit(job))
         finally:
             job.future.cancel()  # unless it is done, or being done
 
-    @guarded.post("/v1/classify", openapi_extra=BODY, responses=HEARS)
+    @guarded.post("/v1/classify", openapi_extra=takes(shapes.Topics), responses=HEARS)
     async def classify(
-        request: Request,
-        language: Language = UNKNOWN,
-        top_k: Annotated[int, Query(ge=1, le=1000, description="topics to tell")] = 3,
-        segments: Segments = "auto",
-        romanize: Annotated[bool, Query(description="also in Latin letters")] = False,
+        request: Request, asked: Annotated[shapes.Topics, Query()]
     ) -> shapes.Classified:
         """Tell the topic of a recording, by each model."""
-        job, answers = await told(request, language, "classify", segments, romanize)
+        asked, job, answers = await told(request, asked, "classify")
 
         def rows(some: list[Answer]) -> list[shapes.Row]:
             named = (replace(answer, id=job.name, path=job.name) for answer in some)
-            return [shapes.Row(**row(answer, top_k)) for answer in named]
+            return [shapes.Row(**row(answer, asked.top_k)) for answer in named]
 
         return shapes.Classified(
             name=job.name,
@@ -144,14 +134,18 @@ def create_app(worker: Worker, limits: Limits = Limits(), token: str | None = No
             agree=len({some[-1].topic for some in answers}) == 1,
         )
 
-    @guarded.post("/v1/transcribe", openapi_extra=BODY, responses=HEARS | refusals(404))
+    @guarded.post(
+        "/v1/transcribe",
+        openapi_extra=takes(shapes.Options),
+        responses=HEARS | refusals(404),
+    )
     async def transcribe(
-        request: Request, language: Language = UNKNOWN, segments: Segments = "auto"
+        request: Request, asked: Annotated[shapes.Options, Query()]
     ) -> shapes.Transcribed:
         """Write what is said in a recording, by each model that reads."""
         if worker.state == "ready" and not any(one.reads for one in worker.models):
             raise Refusal(404, "no_reader", "no model here reads; serve a cascade")
-        job, answers = await told(request, language, "transcribe", segments, True)
+        _, job, answers = await told(request, asked, "transcribe")
         return shapes.Transcribed(name=job.name, seconds=round(job.seconds, 3), results=answers)
 
     @guarded.get("/v1/models", responses=refusals(401, 403))
@@ -230,7 +224,8 @@ def of_input(_: Request, error: Exception) -> JSONResponse:
 
 def of_validation(_: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
-    return refuse(422, "invalid", f"{first['loc'][-1]}: {first['msg']}")
+    where = [str(part) for part in first["loc"][-1:]]
+    return refuse(422, "invalid", ": ".join([*where, first["msg"].removeprefix("Value error, ")]))
 
 
 def of_http(_: Request, error: Any) -> JSONResponse:

@@ -33,7 +33,7 @@ class Served:
     reads: bool
 
     def transcripts(
-        self, recordings: Sequence[Utterance], segmenter: Segmenter | None
+        self, recordings: Sequence[Utterance], segmenter: Segmenter | None, gate: bool
     ) -> dict[str, Any]:
         """Return what is said in recordings, by their ids; see `shapes.Transcribed`."""
         from speechtaxi.recordings import cut
@@ -41,7 +41,7 @@ class Served:
         romanize = romanize_with()
         transcriber: Any = self.teller.model.transcriber  # type: ignore[attr-defined]
         native = transcriber.recognizer.spells == "native"
-        cuts = [cut(recording, segmenter, CUT_ABOVE) for recording in recordings]
+        cuts = [cut(recording, segmenter, CUT_ABOVE, gate) for recording in recordings]
         clips = [clip for one in cuts for clip in one.clips]
         read = dict(zip((clip.id for clip in clips), transcriber.transcribe(clips), strict=True))
         told: dict[str, Any] = {}

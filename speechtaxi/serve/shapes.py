@@ -1,10 +1,72 @@
-"""What the server answers with, as its OpenAPI document tells it."""
+"""What the server is asked and answers with, as its OpenAPI document tells it."""
 
 from __future__ import annotations
 
-from typing import Literal
+import base64
+import binascii
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from speechtaxi.languages import UNKNOWN
+
+
+class Options(BaseModel):
+    """How a recording is to be heard; told in the address, in the form or in the JSON body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    language: str = Field(
+        UNKNOWN,
+        max_length=100,
+        description="of the speech: code or name; und: the recogniser tells",
+    )
+    segments: Literal["auto", "vad", "energy", "fixed", "none"] = Field(
+        "auto", description="how to cut what is long"
+    )
+    gate: bool = Field(
+        True, description="what is short and without speech (to vad) has no topic and no text"
+    )
+
+
+class Topics(Options):
+    """How topics are to be told."""
+
+    top_k: int = Field(3, ge=1, le=1000, description="topics to tell")
+    romanize: bool = Field(False, description="also in Latin letters")
+
+
+def decoded(value: Any) -> bytes:
+    r"""Return what base64 (RFC 4648, lines allowed) stands for.
+
+    >>> decoded("UklG\r\nRg=="), decoded("")
+    (b'RIFF', b'')
+    """
+    if not isinstance(value, str):
+        raise ValueError("must be a string of base64")
+    try:
+        plain = value.encode("ascii").translate(None, b" \t\r\n")
+        return base64.b64decode(plain, validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise ValueError("is no base64 of a file (RFC 4648, with its padding)") from None
+
+
+class Sound(BaseModel):
+    """A recording within JSON; no path and no address is ever opened."""
+
+    audio: Annotated[
+        bytes,
+        BeforeValidator(decoded),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "format": "byte",
+                "contentEncoding": "base64",
+                "description": "the file's bytes in base64: WAV, FLAC, MP3, Ogg, WebM, MP4 ...",
+            }
+        ),
+    ]
+    name: str = Field("", max_length=1000, description="what the answer calls it")
 
 
 class Row(BaseModel):

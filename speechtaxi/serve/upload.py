@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio.to_thread
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError, create_model
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
@@ -15,10 +21,16 @@ from starlette.types import Message
 from speechtaxi import audio
 from speechtaxi.errors import InputError
 from speechtaxi.results.rows import plain
+from speechtaxi.serve.shapes import Options, Sound
 from speechtaxi.serve.worker import Job, Refusal
 
 ENVELOPE = 4096
 """Bytes of a form that are not the file."""
+
+Asked = TypeVar("Asked", bound=Options)
+
+one_at_a_time = threading.Lock()
+"""JSON stands in memory twice while it is read."""
 
 
 @dataclass(frozen=True)
@@ -32,33 +44,48 @@ class Limits:
     """Seconds until the answer."""
 
 
-async def save(request: Request, job: Job, limits: Limits) -> None:
-    """Write the recording of a request to the job's folder: a form's `file`, or the whole body.
+async def save(request: Request, job: Job, asked: Asked, limits: Limits) -> Asked:
+    """Write the recording of a request to the job's folder; return all options.
 
-    It is decoded once, for all models, and only samples are left: the client's bytes are deleted.
+    It is a form's `file`, `audio` of a JSON body in base64, or the whole body. Form and JSON may
+    tell options too. It is decoded once, for all models, and only samples are left: the client's
+    bytes are deleted.
+
+    Args:
+        asked: the options in the address.
 
     Raises:
         Refusal: too large, too long, of another type, or no file is there.
+        RequestValidationError: an option is wrong, unknown or told twice.
         InputError: it cannot be decoded; TimeoutError: not in time.
     """
     deadline = time.monotonic() + limits.timeout
     source = job.folder / "upload"
-    limited = bounded(request, limits.bytes + ENVELOPE)
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    json = kind == "application/json"
+    most = (limits.bytes * 3 // 2 if json else limits.bytes) + ENVELOPE  # base64: 4/3, and lines
+    limited = bounded(request, most, limits.bytes)
     try:
         if kind == "multipart/form-data":
             async with limited.form(max_files=1, max_fields=8) as form:
                 file = form.get("file")
                 if not isinstance(file, UploadFile):
                     raise Refusal(422, "no_file", "the form has no file in its field 'file'")
+                told = [(name, value) for name, value in form.multi_items() if name != "file"]
+                if len(dict(told)) < len(told) or len(form.getlist("file")) > 1:
+                    raise Refusal(422, "invalid", "a field of the form is there twice")
+                asked = merged(asked, validated(type(asked).model_validate, dict(told)))
                 job.name = shown(file.filename)
                 await anyio.to_thread.run_sync(copy, file, source)
-        elif kind.startswith(("audio/", "video/")) or kind == "application/octet-stream":
+        elif json or kind.startswith(("audio/", "video/")) or kind == "application/octet-stream":
             with source.open("wb") as target:
                 async for chunk in limited.stream():
                     target.write(chunk)
+            if json:
+                asked, name = await anyio.to_thread.run_sync(unpack, source, asked, limits.bytes)
+                job.name = shown(name)
         else:
-            told = "send a form with a file, or audio/*, video/* or application/octet-stream"
+            told = "send JSON, a form with a file, audio/*, video/* or application/octet-stream"
             raise Refusal(415, "unsupported_type", told)
     except ClientDisconnect:
         raise Refusal(400, "incomplete", "the upload broke off") from None
@@ -68,15 +95,71 @@ async def save(request: Request, job: Job, limits: Limits) -> None:
         )
     except InputError as error:
         raise InputError(str(error).replace(str(source), job.name)) from None
+    return asked
 
 
-def bounded(request: Request, most: int) -> Request:
-    """Return the request with a body that is refused as soon as it is too large.
+def unpack(source: Path, asked: Asked, most: int) -> tuple[Asked, str]:
+    """Put the recording within JSON in its place; return all options, and what it is called.
+
+    Raises:
+        Refusal: 413, more than `most` bytes; RequestValidationError: not as documented.
+    """
+    form = json_form(type(asked))
+    with one_at_a_time:
+        told = validated(partial(form.model_validate_json, strict=True), source.read_bytes())
+        if len(told.audio) > most:
+            raise too_large(most)
+        source.write_bytes(told.audio)
+    return merged(asked, told), told.name
+
+
+@cache
+def json_form(options: type[Options]) -> type[Options]:
+    """Return the model of a JSON body: a recording and options."""
+    return create_model(f"{options.__name__}AndSound", __base__=(options, Sound))
+
+
+def merged(asked: Asked, told: Options) -> Asked:
+    """Return the options of the address and those of the body as one.
+
+    Raises:
+        RequestValidationError: one is told in both.
+    """
+    own = told.model_dump(include=told.model_fields_set & type(asked).model_fields.keys())
+    if twice := sorted(own.keys() & asked.model_fields_set):
+        error = {"loc": (twice[0],), "msg": "is told in the address and in the body; leave one out"}
+        raise RequestValidationError([error])
+    return asked.model_copy(update=own)
+
+
+def validated(validate: Callable[[Any], Options], body: Any) -> Any:
+    """Return what a body tells.
+
+    Raises:
+        RequestValidationError: it is not as documented.
+    """
+    try:
+        return validate(body)
+    except ValidationError as error:
+        told = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError(told) from None
+
+
+def too_large(most: int) -> Refusal:
+    """Return why a recording of more than `most` bytes is refused."""
+    return Refusal(413, "too_large", f"more than {most / 1e6:g} MB; send less, or cut it")
+
+
+def bounded(request: Request, most: int, sound: int) -> Request:
+    """Return the request with a body of `most` bytes, refused as soon as it is more.
+
+    Args:
+        sound: bytes that the recording within may have, to tell the client.
 
     Raises:
         Refusal: 413, it says itself that it is.
     """
-    refusal = Refusal(413, "too_large", f"more than {most // 1_000_000} MB; send less, or cut it")
+    refusal = too_large(sound)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > most:
         raise refusal

@@ -30,8 +30,8 @@ BATCH_SECONDS = 120.0
 STOP_SECONDS = 25.0
 """How long a server that is to stop goes on with what it has accepted."""
 
-Settings = tuple[Literal["classify", "transcribe"], str, bool]
-"""What is asked, how to cut, and whether to spell in Latin letters."""
+Settings = tuple[Literal["classify", "transcribe"], str, bool, bool]
+"""What is asked, how to cut, whether the short must hold speech, whether to romanise."""
 
 
 class Refusal(Exception):
@@ -52,7 +52,7 @@ class Job:
     """What the client calls the recording; no file is called so."""
     seconds: float = 0.0
     language: str = UNKNOWN
-    settings: Settings = ("classify", "auto", False)
+    settings: Settings = ("classify", "auto", True, False)
 
     @property
     def sound(self) -> Path:
@@ -241,7 +241,7 @@ def ask(one: Served, batch: Sequence[Job]) -> dict[str, Any] | None:
 
     None: it does not do what is asked.
     """
-    kind, segments, romanize = batch[0].settings
+    kind, segments, gate, romanize = batch[0].settings
     told: dict[str, Any] = {}
 
     def fail(recording: Utterance, why: str) -> None:
@@ -251,10 +251,10 @@ def ask(one: Served, batch: Sequence[Job]) -> dict[str, Any] | None:
     if kind == "transcribe":
         if not one.reads:
             return None
-        return one.transcripts(clips, segmenter(segments))
+        return one.transcripts(clips, segmenter(segments), gate)
     teller = replace(one.teller, romanize=romanize_with() if romanize else None)
     for clip, answers in teller.answers(
-        clips, fail, segmenter=segmenter(segments), above=CUT_ABOVE
+        clips, fail, segmenter=segmenter(segments), above=CUT_ABOVE, gate=gate
     ):
         told[clip.id] = answers
     return told
