@@ -24,6 +24,9 @@ WINDOW = round(WINDOW_SECONDS * SAMPLE_RATE)
 MOST_TOKENS = 224
 """Of a window: half of what Whisper's decoder has positions for."""
 
+ENGLISH_END = 50256
+"""The end of text in GPT-2's vocabulary, which Whisper's English-only models have."""
+
 
 def faster_revision(name: str) -> str | None:
     """Return name and commit of a model on the hub; None for a folder.
@@ -95,10 +98,16 @@ class FasterWhisper:
             ) from error
 
     @cached_property
+    def _multilingual(self) -> bool:
+        return self._model.hf_tokenizer.token_to_id("<|endoftext|>") != ENGLISH_END
+
+    @cached_property
     def _languages(self) -> set[str]:
-        tokens = self._model.hf_tokenizer
-        known = self._model.supported_languages
-        return {code for code in known if tokens.token_to_id(f"<|{code}|>") is not None}
+        from faster_whisper.tokenizer import _LANGUAGE_CODES
+
+        number = self._model.hf_tokenizer.token_to_id
+        known = _LANGUAGE_CODES if self._multilingual else ["en"]
+        return {code for code in known if number(f"<|{code}|>") is not None}
 
     @property
     def parameters(self) -> int:
@@ -118,7 +127,7 @@ class FasterWhisper:
         mels = [extract(np.pad(w, (0, WINDOW - len(w))))[..., : WINDOW // 160] for w in waveforms]
         encoded = model.encode(np.stack(mels).astype(np.float32))
         codes, sure = [whisper_code(language)] * len(mels), [None] * len(mels)
-        if language == UNKNOWN and model.model.is_multilingual:
+        if language == UNKNOWN and self._multilingual:
             best = [chances[0] for chances in model.model.detect_language(encoded)]
             codes, sure = [tag[2:-2] for tag, _ in best], [chance for _, chance in best]
         tokenizers = [self._tokenizer(code) for code in codes]
@@ -133,7 +142,7 @@ class FasterWhisper:
         found = model.model.generate(
             encoded,
             prompts,
-            max_length=len(prompts[0]) + limit,
+            max_length=2 * limit,  # CTranslate2 generates half of it at most
             return_scores=True,
             return_no_speech_prob=True,
             **search,
@@ -141,15 +150,16 @@ class FasterWhisper:
         transcripts: list[Transcript] = []
         for tokenizer, code, chance, result in zip(tokenizers, codes, sure, found, strict=True):
             tokens = result.sequences_ids[0]
+            cut = len(tokens) >= limit
             transcripts.append(
                 Transcript(
                     "",
                     tokenizer.decode(tokens).strip(),
                     heard=None if chance is None else from_whisper(code),
                     heard_probability=chance,
-                    avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),
+                    avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + (not cut)),
                     no_speech_prob=result.no_speech_prob,
-                    flags=("truncated",) if len(tokens) >= limit else (),
+                    flags=("truncated",) if cut else (),
                 )
             )
         return transcripts
@@ -157,8 +167,7 @@ class FasterWhisper:
     def _tokenizer(self, code: str | None) -> Any:
         from faster_whisper.tokenizer import Tokenizer
 
-        model, task = self._model, self.decoding.task
-        return Tokenizer(model.hf_tokenizer, model.model.is_multilingual, task, code)
+        return Tokenizer(self._model.hf_tokenizer, self._multilingual, self.decoding.task, code)
 
     def _long(self, wave: np.ndarray, language: str) -> Transcript:
         segments, told = self._model.transcribe(
@@ -174,7 +183,7 @@ class FasterWhisper:
             condition_on_previous_text=False,
         )
         parts = list(segments)
-        asked = language == UNKNOWN and self._model.model.is_multilingual
+        asked = language == UNKNOWN and self._multilingual
         return Transcript(
             "",
             " ".join(part.text.strip() for part in parts),

@@ -23,14 +23,11 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from cascade.decoding import GENERATING, WINDOW_SECONDS, Decoding
-from cascade.whisper import Confidence
+from cascade.whisper import Confidence, scores_of
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.hub import from_hub
 from speechtaxi.languages import UNKNOWN, seamless_code
 from speechtaxi.types import Transcript
-
-SHORTEST = SAMPLE_RATE // 10
-"""Samples; shorter clips are padded with silence, as one frame has no variance to normalise by."""
 
 
 class Seamless:
@@ -85,6 +82,9 @@ class Seamless:
         confidence = Confidence(model.config.eos_token_id)
         beams = 1 if temperature else self.decoding.beam_size
         search: dict[str, Any] = {"do_sample": False, "num_beams": beams}
+        # The scores of beams come with those of all tokens, which take much memory
+        if beams > 1 and self.decoding.logprob_threshold is not None:
+            search["output_scores"] = True
         if temperature:
             search = {"do_sample": True, "temperature": temperature, "top_k": 0, "num_beams": 1}
         if self.decoding.max_new_tokens:
@@ -104,7 +104,7 @@ class Seamless:
             each = model.compute_transition_scores(tokens, out.logits, normalize_logits=True)
             logprobs = each.mean(1).tolist()
         else:
-            logprobs = confidence.averages() if beams == 1 else out.sequences_scores.tolist()
+            logprobs = confidence.averages() if beams == 1 else scores_of(out, len(heard))
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         ended = (tokens == model.config.eos_token_id).any(1).tolist()
         return [
@@ -114,7 +114,6 @@ class Seamless:
 
     def _encode(self, wave: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is heard (frames, size), and the mask (features,) that it is counted by."""
-        wave = np.pad(wave, (0, max(0, SHORTEST - len(wave))))
         inputs = self._extractor(
             wave, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
         ).to(self.device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -132,9 +132,17 @@ class OpenAIWhisper:
                 flags=("truncated",) if len(result.tokens) >= longest else (),
             )
             for result, (language, probability) in zip(
-                whisper.decode(model, mels, settings), heard, strict=True
+                self._decode(mels, settings), heard, strict=True
             )
         ]
+
+    def _decode(self, mels: Tensor, settings: Any) -> list[Any]:
+        import whisper
+
+        if not settings.beam_size:
+            return whisper.decode(self._model, mels, settings)
+        # Of a batch, the package repeats the texts for each beam, and not what was heard
+        return [whisper.decode(self._model, mel, settings) for mel in mels]
 
     def _long(self, wave: np.ndarray, options: dict) -> Transcript:
         import whisper
@@ -210,7 +218,7 @@ class TransformersWhisper:
         settings.forced_decoder_ids = None  # what older models force instead of a language
         settings.max_length = model.config.max_target_positions // 2  # as in openai's package
         if self.decoding.max_new_tokens:
-            settings.max_length, settings.max_new_tokens = None, self.decoding.max_new_tokens
+            settings.max_length = self.decoding.max_new_tokens  # the prompt is not counted
         if self._multilingual:
             token = self._tokenizer.convert_tokens_to_ids
             settings.is_multilingual = True
@@ -262,6 +270,11 @@ class TransformersWhisper:
         confidence = Confidence(self._tokenizer.eos_token_id)
         beams = 1 if temperature else self.decoding.beam_size
         search = {"do_sample": False, "num_beams": beams}
+        # The scores of beams come with those of all tokens, which take much memory
+        if beams > 1 and self.decoding.logprob_threshold is not None and not long:
+            search["output_scores"] = True
+        if long and self.decoding.max_new_tokens:  # a largest length would grow by each window
+            search["max_new_tokens"] = self.decoding.max_new_tokens
         if temperature:
             search = {"do_sample": True, "temperature": temperature, "top_k": 0}
         out = model.generate(
@@ -283,7 +296,7 @@ class TransformersWhisper:
         elif beams == 1:
             logprobs = confidence.averages()
         else:
-            logprobs = [None] * len(waves) if long else out.sequences_scores.tolist()
+            logprobs = scores_of(out, len(waves))
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         ended = (tokens == self._tokenizer.eos_token_id).any(1).tolist()
         return [
@@ -332,6 +345,12 @@ class TransformersWhisper:
             .logits[:, -1]
             .float()
         )
+
+
+def scores_of(out: Any, count: int) -> list[float | None]:
+    """Return the mean log-probability of each best beam, where it was asked for."""
+    scores = getattr(out, "sequences_scores", None)
+    return [None] * count if scores is None else scores.tolist()
 
 
 class Confidence(LogitsProcessor):
