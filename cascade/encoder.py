@@ -165,6 +165,7 @@ def _merge(model: Any, adapter: str) -> Any:
     from peft import PeftModel
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what peft asks of transformers
         # peft only warns where an adapter brings no weights for layers that it is to change
         warnings.filterwarnings("error", message="Found missing adapter keys")
         try:
