@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Task = Literal["transcribe", "translate"]
 
-VERSION = "greedy-1"
+VERSION = "greedy-2"
 """Part of every fingerprint; to be raised when a change here changes what is written."""
 
 LOOPING = 2.4
