@@ -45,9 +45,12 @@ def settings_of(name: str) -> dict[str, Any]:
         InputError: it cannot be read.
     """
     try:
-        return PreTrainedConfig.get_config_dict(name)[0]
+        settings = PreTrainedConfig.get_config_dict(name)[0]
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load {name}: {first_line(error)} - {OFFLINE}") from error
+    if not {"model_type", "auto_map"} & set(settings):
+        raise InputError(f"cannot load {name}: no config.json of a model is there - {OFFLINE}")
+    return settings
 
 
 def is_allowed(name: str, settings: dict[str, Any] | None, allowed: Collection[str]) -> bool:

@@ -220,8 +220,9 @@ def test_there_is_no_such_part(part, tiny):
         open_encoder(tiny("wav2vec2")).freeze(part)
 
 
-@pytest.mark.parametrize("targets", ["attention", "all"])
-@pytest.mark.parametrize("family", TUNED)
+@pytest.mark.parametrize(
+    ("family", "targets"), [*((family, "attention") for family in TUNED), ("w2v-bert", "all")]
+)
 def test_lora_learns_is_rebuilt_and_merges(family, targets, tiny):
     pytest.importorskip("peft")
     plain = open_encoder(tiny(family)).eval()
@@ -309,7 +310,7 @@ def test_options_of_other_encoders_are_refused(tiny, monkeypatch):
         open_encoder(tiny("wav2vec2"), lora={})
 
 
-@pytest.mark.parametrize("freeze", ["none", "front", "1"])
+@pytest.mark.parametrize("freeze", ["none", "1"])
 @pytest.mark.parametrize("family", TUNED)
 def test_activations_computed_twice_give_the_same_gradients_from_less(family, freeze, tiny):
     def run(twice):
@@ -325,9 +326,10 @@ def test_activations_computed_twice_give_the_same_gradients_from_less(family, fr
             return value
 
         torch.manual_seed(0)
+        np.random.seed(0)  # SpecAugment's
         with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
             frames = encoder(*padded(CLIPS[:2]), all_layers=family != "seamless")
-        sum(layer.square().sum() for layer in frames.layers).backward()
+        sum(layer.sin().sum() for layer in frames.layers).backward()
         grads = {n: p.grad for n, p in encoder.named_parameters() if p.requires_grad}
         assert len(frames.layers) == (1 if family == "seamless" else 2)
         return kept, grads
