@@ -120,6 +120,7 @@ class SpeechClassifier(Classifier):
         self.pooling = open_pooling(pooling, self.encoder.dim)
         self.standardize = Standardize(self.pooling.dim) if self.frozen else nn.Identity()
         self.build_head(self.pooling.dim)
+        self.train()  # Lightning keeps modes as it finds them
         self.kept = keeps(pooling, layers)
         self._place, self._features = features, None
 
@@ -146,7 +147,6 @@ class SpeechClassifier(Classifier):
 
     @torch.inference_mode()
     def _encode(self, batch: Batch) -> list[Tensor]:
-        self.encoder.eval()
         with self.trainer.precision_plugin.forward_context():
             return condense(self._hear(batch.to(self.device)), self.kept, self.pooling)
 

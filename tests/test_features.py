@@ -68,7 +68,7 @@ class Rows(Callback):
         self.rows += outputs
 
 
-def fit(corpus, encoder, *, epochs=2, seed=0, languages=None, **options):
+def fit(corpus, encoder, *, epochs=1, seed=0, languages=None, **options):
     """Train and test; return the model and its predictions."""
     seed_everything(seed, verbose=False)
     model = SpeechClassifier(["up", "down"], encoder=encoder, freeze="all", **options)
@@ -96,7 +96,7 @@ def chances(rows):
 
 
 @pytest.mark.parametrize(("pooling", "layers"), CACHED)
-def test_runs_with_and_without_the_cache_agree_and_the_second_hears_nothing(
+def test_kept_features_tell_the_same_within_their_rounding(
     corpus, encoder, encoded, pooling, layers
 ):
     options = {"pooling": pooling, "layers": layers}
@@ -105,36 +105,37 @@ def test_runs_with_and_without_the_cache_agree_and_the_second_hears_nothing(
     _, first = fit(corpus, encoder, **options)
     assert len(encoded) == 56  # every clip once: train, dev and test
     encoded.clear()
-    _, second = fit(corpus, encoder, **options)
+    model, second = fit(corpus, encoder, **options)
     assert encoded == []
     assert [(row.id, row.duration) for row in plain] == [(row.id, row.duration) for row in second]
     np.testing.assert_array_equal(chances(first), chances(second))
-    np.testing.assert_allclose(chances(plain), chances(second), atol=0.02)
-    fit(corpus, encoder, epochs=1, seed=3, languages=["fra"], lr=1e-4, dropout=0.3, **options)
-    assert encoded == []  # other seeds, languages and settings of the head change no feature
-
-
-@pytest.mark.parametrize(("pooling", "layers"), CACHED)
-def test_logits_differ_by_no_more_than_the_rounding(corpus, encoder, pooling, layers):
-    model, _ = fit(corpus, encoder, pooling=pooling, layers=layers)
-    data = SpeechDataModule(str(corpus), ["up", "down"], batch_size=4)
+    np.testing.assert_allclose(chances(plain), chances(second), atol=5e-3)
+    data = SpeechDataModule(str(corpus), ["up", "down"])
     data.setup("test")
+    deviation = (model.standardize.running_var + model.standardize.eps).sqrt()
     model.eval()
-    scale = (model.standardize.running_var + model.standardize.eps).sqrt()
     with torch.inference_mode():
-        for batch in data.test_dataloader():
-            kept = model._features.bring(replace(batch, waveforms=torch.zeros(len(batch), 0)))
-            assert kept.lengths.tolist() == batch.lengths.tolist()
-            frames = condense(model._hear(batch), model.kept, model.pooling)
-            for there, exact in zip(kept.features, frames, strict=True):
-                assert ((there - exact).abs() <= 2**-11 * exact.abs() + 2**-24 + 1e-6).all()
-            if model.kept == "frames":  # attention moves its weights too
-                torch.testing.assert_close(model(kept), model(batch), atol=0.02, rtol=0)
-                continue
-            largest = torch.stack([x.abs().amax(0) for x in frames])
-            bound = (2**-11 * largest + 2e-6) / scale @ model.head.weight.abs().T
-            assert ((model(kept) - model(batch)).abs() <= bound + 1e-5).all()
-            assert not torch.equal(model(kept), model(batch))  # it was the store's
+        batch = next(iter(data.test_dataloader()))
+        kept = model._features.bring(replace(batch, waveforms=torch.zeros(len(batch), 0)))
+        assert kept.lengths.tolist() == batch.lengths.tolist()
+        exact = condense(model._hear(batch), model.kept, model.pooling)
+        for there, value in zip(kept.features, exact, strict=True):  # half of float16's last bit
+            assert ((there - value).abs() <= 2**-11 * value.abs() + 1e-6).all()
+        difference = (model(kept) - model(batch)).abs()
+        assert difference.max() > 0  # it was the store's
+        if model.kept == "frames":  # attention moves its weights too
+            assert difference.max() < 5e-3
+            return
+        largest = torch.stack([value.abs().amax(0) for value in exact])
+        bound = (2**-11 * largest + 2e-6) / deviation @ model.head.weight.abs().T
+        assert (difference <= bound + 1e-5).all()
+
+
+def test_other_languages_seeds_and_heads_hear_nothing_new(corpus, encoder, encoded):
+    fit(corpus, encoder)
+    encoded.clear()
+    fit(corpus, encoder, seed=3, languages=["fra"], lr=1e-4, dropout=0.3)
+    assert encoded == []
 
 
 def test_what_is_kept_gives_back_the_vector():
@@ -158,11 +159,26 @@ def test_what_is_kept_gives_back_the_vector():
 
 
 def test_what_cannot_be_kept_is_heard_each_time(corpus, encoder, encoded, cache):
-    fit(corpus, encoder, epochs=1, pooling="max", layers="weighted")
+    fit(corpus, encoder, pooling="max", layers="weighted")
     first = len(encoded)
-    fit(corpus, encoder, epochs=1, pooling="max", layers="weighted")
+    fit(corpus, encoder, pooling="max", layers="weighted")
     assert len(encoded) == 2 * first
     assert not cache.exists()
+
+
+def test_training_hears_what_testing_hears(corpus, encoder, monkeypatch):
+    """No dropout and no masks in a frozen encoder, in Lightning's loops too."""
+    modes = []
+    forward = SmallEncoder.forward
+
+    def watched(self, *arguments, **options):
+        modes.extend(module.training for module in self.modules())
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(SmallEncoder, "forward", watched)
+    fit(corpus, encoder, features=None)
+    assert modes
+    assert not any(modes)
 
 
 def test_an_encoder_that_is_trained_leaves_no_features(corpus, cache):
@@ -194,7 +210,7 @@ def test_fingerprints_tell_weights_configuration_and_settings_apart(encoder):
 
 
 def test_changed_audio_is_heard_anew_and_moved_audio_is_not(corpus, encoder, encoded, tmp_path):
-    fit(corpus, encoder, epochs=1)
+    fit(corpus, encoder)
     encoded.clear()
     rows = read_manifest(corpus)
     moved = tmp_path / "moved.flac"
@@ -202,7 +218,7 @@ def test_changed_audio_is_heard_anew_and_moved_audio_is_not(corpus, encoder, enc
     rows[0] = replace(rows[0], audio=str(moved))
     rows[1] = replace(rows[1], start=0.1, duration=0.3)
     write_manifest(tmp_path / "changed.jsonl", rows)
-    fit(tmp_path / "changed.jsonl", encoder, epochs=1)
+    fit(tmp_path / "changed.jsonl", encoder)
     assert encoded == [4_800]  # the new segment alone
 
 
@@ -216,7 +232,7 @@ def test_a_damaged_file_is_named_once_and_left_out(corpus, encoder, tmp_path, ca
     write_manifest(tmp_path / "changed.jsonl", rows)
     for _ in range(2):
         caplog.clear()
-        _, found = fit(tmp_path / "changed.jsonl", encoder, epochs=1)
+        _, found = fit(tmp_path / "changed.jsonl", encoder)
         assert rows[number].id not in {row.id for row in found}
         assert len(found) == 15
         assert caplog.text.count(f"skipped {rows[number].id}") == 1
@@ -234,7 +250,7 @@ def counted(self, waveforms, lengths, all_layers=False):
 test_features.SmallEncoder.forward = counted
 print("ready", flush=True)
 sys.stdin.readline()
-test_features.fit(sys.argv[1], sys.argv[2], epochs=1)
+test_features.fit(sys.argv[1], sys.argv[2])
 """
 
 
@@ -250,6 +266,7 @@ def start(corpus, encoder):
     return process
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_a_killed_one_loses_its_batch_alone(
     corpus, encoder, encoded, cache
 ):
@@ -273,7 +290,7 @@ def test_two_processes_share_the_work_and_a_killed_one_loses_its_batch_alone(
     assert sum(counts) >= 56 - len(there)
     assert all(count <= 56 - len(there) for count in counts)
     assert lost <= 56
-    fit(corpus, encoder, epochs=1)
+    fit(corpus, encoder)
     assert encoded == []
     (rows,) = database.execute("SELECT count(*) FROM features").fetchone()
     assert rows == 56
@@ -287,11 +304,12 @@ def test_processes_look_again_before_each_batch(corpus, encoder, encoded, monkey
     def interrupted(*arguments):
         calls["batches"] += 1
         if calls["batches"] == 3:
-            fit(corpus, encoder, epochs=1)
+            with torch.inference_mode(False), torch.enable_grad():
+                fit(corpus, encoder)
         return condensed(*arguments)
 
     monkeypatch.setattr("e2e.classifier.condense", interrupted)
-    fit(corpus, encoder, epochs=1)
+    fit(corpus, encoder)
     assert 56 < len(encoded) <= 56 + 4  # no more than the batch in hand was heard twice
 
 
@@ -333,7 +351,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path):
 @pytest.mark.assets
 @pytest.mark.parametrize("name", ["speech-embedding", "lyra-encoder"])
 def test_real_encoders_tell_the_same_with_and_without(assets, tmp_path, name, monkeypatch):
-    chosen = sorted((assets / "data/speech/fsdd").glob("[01]_*_[0-8].flac"))
+    chosen = sorted((assets / "data/speech/fsdd").glob("[01]_*_[0-2].flac"))
     rows = [
         Utterance(
             path.stem,
@@ -347,11 +365,10 @@ def test_real_encoders_tell_the_same_with_and_without(assets, tmp_path, name, mo
     ]
     write_manifest(tmp_path / "digits.jsonl", rows)
     folder = str(assets / "models" / name)
-    options = {"allow_remote_code": [folder], "min_seconds": 0.8, "epochs": 8}
+    options = {"allow_remote_code": [folder], "min_seconds": 0.8}
     _, plain = fit(tmp_path / "digits.jsonl", folder, features=None, **options)
     fit(tmp_path / "digits.jsonl", folder, **options)
     monkeypatch.setattr(SpeechClassifier, "_hear", None)  # the second run may not
     _, cached = fit(tmp_path / "digits.jsonl", folder, **options)
-    assert [row.prediction for row in plain] == [row.prediction for row in cached]
+    assert len(plain) == 12
     np.testing.assert_allclose(chances(plain), chances(cached), atol=5e-3)
-    assert np.mean([row.prediction == row.label for row in cached]) > 0.7
