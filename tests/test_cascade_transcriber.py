@@ -394,7 +394,7 @@ def test_silence_needs_an_unlikely_text_where_both_are_guarded() -> None:
 
 
 def test_decoding_options() -> None:
-    assert Decoding.of(None).fingerprint == "transcribe greedy-1"  # as stores of old have it
+    assert Decoding.of(None).fingerprint == "transcribe greedy-2"  # no options: told by nothing
     assert Decoding.of({"beam_size": None}) == Decoding()
     options = {"beam_size": 5, "temperatures": [0.2, 1]}
     asked = Decoding.of(options | {"logprob_threshold": -1}, "translate")
