@@ -149,7 +149,7 @@ def visit(chromium, built):
 
     def opened(hash_: str = "", path: Path = built.path, **options):
         context = chromium.new_context(**options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda said: troubles.append(said.text))
