@@ -157,7 +157,8 @@ class Workers:
                 waiting.remove(step)
                 busy[number] = step
                 yield Event(step, "start")
-                pipe.send((step.command, log_of(step, logs)))
+                with contextlib.suppress(BrokenPipeError):  # it died: its end is seen below
+                    pipe.send((step.command, log_of(step, logs)))
             ended = wait([self.hands[number][0] for number in busy]) if busy else []
             for number in [n for n in busy if self.hands[n][0] in ended]:
                 step = busy.pop(number)

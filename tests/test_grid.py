@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -393,7 +391,7 @@ def test_a_killed_grid_goes_on_to_the_same_results(experiment, tmp_path, capsys)
                     if process.poll() == 0:
                         break
                 time.sleep(random.uniform(0, 4))
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
             process.wait()
     assert process.returncode == 0, (tmp_path / "log").read_text()
     runs = sorted(p.parent.relative_to(straight) for p in straight.rglob("predictions-test.jsonl"))
