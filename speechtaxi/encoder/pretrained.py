@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils import logging
 
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.encoder.frames import Frames, SpeechEncoder, frame_mask
@@ -291,9 +292,14 @@ def load(
     if family in PARTS:
         encoder, hf_config, prefix = PARTS[family]
         options |= {"config": hf_config.from_dict(own(settings)), "key_mapping": {prefix: ""}}
-        model, info = from_hub(encoder, name, **options)
     else:
-        model, info = from_hub(AutoModel, name, trust_remote_code=remote, **options)
+        encoder, options["trust_remote_code"] = AutoModel, remote
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()  # of all the weights that are not the encoder's
+    try:
+        model, info = from_hub(encoder, name, **options)
+    finally:
+        logging.set_verbosity(told)
     missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
     if missing and not remote:
         raise InputError(
