@@ -23,7 +23,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from cascade.decoding import GENERATING, WINDOW_SECONDS, Decoding
-from cascade.whisper import Confidence, scores_of
+from cascade.generation import Confidence, scores_of
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.hub import from_hub
 from speechtaxi.languages import UNKNOWN, seamless_code

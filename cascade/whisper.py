@@ -15,18 +15,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoTokenizer,
     GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TASK_IDS
 
 from cascade.decoding import WHISPER, Decoding
+from cascade.generation import greedy, is_plain, search
 from speechtaxi.audio import SAMPLE_RATE
+from speechtaxi.encoder.whisper import WhisperMel
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line, from_hub
 from speechtaxi.languages import UNKNOWN, from_whisper, whisper_code
@@ -115,10 +116,12 @@ class OpenAIWhisper:
             ]
         ).to(self.device)
         heard: list[tuple[str | None, float | None]] = [(None, None)] * len(waveforms)
+        mels = mels.half() if options["fp16"] else mels
+        parts = mels.split(1 if mels.device.type == "cpu" else len(mels))
+        with torch.no_grad():  # once, for the language and for the text
+            encoded = torch.cat([model.encoder(part) for part in parts])
         if code is None:
-            with torch.no_grad():  # encoded once, for the language and for the text
-                mels = model.encoder(mels.half() if options["fp16"] else mels)
-            heard = [_likeliest(chances) for chances in whisper.detect_language(model, mels)[1]]
+            heard = [_likeliest(chances) for chances in whisper.detect_language(model, encoded)[1]]
         settings = whisper.DecodingOptions(**options, without_timestamps=True)
         longest = self.decoding.max_new_tokens or model.dims.n_text_ctx // 2
         return [
@@ -132,17 +135,17 @@ class OpenAIWhisper:
                 flags=("truncated",) if len(result.tokens) >= longest else (),
             )
             for result, (language, probability) in zip(
-                self._decode(mels, settings), heard, strict=True
+                self._decode(encoded, settings), heard, strict=True
             )
         ]
 
-    def _decode(self, mels: Tensor, settings: Any) -> list[Any]:
+    def _decode(self, encoded: Tensor, settings: Any) -> list[Any]:
         import whisper
 
         if not settings.beam_size:
-            return whisper.decode(self._model, mels, settings)
+            return whisper.decode(self._model, encoded, settings)
         # Of a batch, the package repeats the texts for each beam, and not what was heard
-        return [whisper.decode(self._model, mel, settings) for mel in mels]
+        return [whisper.decode(self._model, one, settings) for one in encoded]
 
     def _long(self, wave: np.ndarray, options: dict) -> Transcript:
         import whisper
@@ -210,6 +213,10 @@ class TransformersWhisper:
         return from_hub(WhisperFeatureExtractor, self.name)
 
     @cached_property
+    def _mel(self) -> WhisperMel:
+        return WhisperMel(self._model.config.num_mel_bins).to(self.device)
+
+    @cached_property
     def _model(self) -> WhisperForConditionalGeneration:
         model = from_hub(
             WhisperForConditionalGeneration, self.name, dtype=getattr(torch, self.dtype)
@@ -246,57 +253,26 @@ class TransformersWhisper:
     def _generate(
         self, waves: list[np.ndarray], language: str, temperature: float, long: bool
     ) -> list[Transcript]:
-        model = self._model
-        inputs = self._extractor(
-            waves,
-            sampling_rate=SAMPLE_RATE,
-            return_tensors="pt",
-            return_attention_mask=True,
-            truncation=not long,
-            padding="longest" if long else "max_length",
-        ).to(self.device)
-        features = inputs["input_features"].to(model.dtype)
+        features, mask = self._long_features(waves) if long else (self._features(waves), None)
+        codes = [whisper_code(language)] * len(waves)
         heard: list[tuple[str | None, float | None]] = [(None, None)] * len(waves)
-        forced: dict[str, object] = {}
-        if self._multilingual:
-            codes = [whisper_code(language)] * len(waves)
-            if language == UNKNOWN:
-                heard = [_likeliest(chances) for chances in self._identify(features)]
-                codes = [whisper_code(code) for code, _ in heard]
-            forced = {"language": codes, "task": self.decoding.task}
         silence: list[float | None] = [None] * len(waves)
-        if self.decoding.no_speech_threshold is not None:
-            silence = self._silence(features)
-        confidence = Confidence(self._tokenizer.eos_token_id)
-        beams = 1 if temperature else self.decoding.beam_size
-        search = {"do_sample": False, "num_beams": beams}
-        # The scores of beams come with those of all tokens, which take much memory
-        if beams > 1 and self.decoding.logprob_threshold is not None and not long:
-            search["output_scores"] = True
-        if long and self.decoding.max_new_tokens:  # a largest length would grow by each window
-            search["max_new_tokens"] = self.decoding.max_new_tokens
-        if temperature:
-            search = {"do_sample": True, "temperature": temperature, "top_k": 0}
-        out = model.generate(
-            features,
-            attention_mask=inputs["attention_mask"],
-            return_timestamps=long,
-            condition_on_prev_tokens=False,
-            return_dict_in_generate=not long,
-            output_logits=temperature > 0,
-            force_unique_generate_call=not long,  # else a stray time stamp starts another window
-            logits_processor=LogitsProcessorList([confidence]) if beams == 1 else None,
-            **search,
-            **forced,
-        )
-        tokens = out if long else out.sequences
-        if temperature:  # one clip, that a guard has retried
-            each = model.compute_transition_scores(tokens, out.logits, normalize_logits=True)
-            logprobs = each.mean(1).tolist()
-        elif beams == 1:
-            logprobs = confidence.averages()
+        identified = self._multilingual and language == UNKNOWN
+        guarded = self.decoding.no_speech_threshold is not None
+        fast = self._fast and not temperature and not long
+        encoded = self._encode(features) if fast or identified or guarded else None  # just once
+        if identified:
+            heard = [_likeliest(chances) for chances in self._identify(encoded)]
+            codes = [whisper_code(code) for code, _ in heard]
+        if guarded:
+            silence = self._silence(encoded)
+        if fast:
+            tokens, logprobs = greedy(self._model, encoded, self._prompts(codes))
         else:
-            logprobs = scores_of(out, len(waves))
+            forced = {"language": codes, "task": self.decoding.task} if self._multilingual else {}
+            tokens, logprobs = search(
+                self._model, features, mask, self.decoding, temperature, long, forced
+            )
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         ended = (tokens == self._tokenizer.eos_token_id).any(1).tolist()
         return [
@@ -314,64 +290,68 @@ class TransformersWhisper:
             )
         ]
 
-    def _identify(self, features: Tensor) -> list[dict[str, float]]:
-        """Return each clip's probabilities of all languages, from features (B, mels, frames).
+    def _features(self, waves: list[np.ndarray]) -> Tensor:
+        """Return log-mels (B, bands, 3000) of clips up to 30 s: the extractor's, for less."""
+        padded = pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
+        return self._mel(padded.to(self.device)).to(self._model.dtype)
+
+    def _long_features(self, waves: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        inputs = self._extractor(
+            waves,
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+            return_attention_mask=True,
+            truncation=False,
+            padding="longest",
+        ).to(self.device)
+        return inputs["input_features"].to(self._model.dtype), inputs["attention_mask"]
+
+    def _encode(self, features: Tensor) -> Tensor:
+        """Return the encoder's frames (B, 1500, D) of the first window.
+
+        On a CPU clip by clip: a batch does not fit its cache.
+        """
+        first = features[..., : 2 * self._model.config.max_source_positions]
+        parts = first.split(1 if first.device.type == "cpu" else len(first))
+        encoder = self._model.get_encoder()
+        return torch.cat([encoder(part).last_hidden_state for part in parts])
+
+    @cached_property
+    def _fast(self) -> bool:
+        """Whether `greedy` writes what `generate` would."""
+        plain = is_plain(self._model.generation_config)
+        return plain and self._multilingual and self.decoding.beam_size == 1
+
+    def _prompts(self, codes: list[str | None]) -> Tensor:
+        """Return what each clip's text begins with (B, 4): language, task, no time stamps."""
+        settings = self._model.generation_config
+        start, end = settings.decoder_start_token_id, settings.no_timestamps_token_id
+        task = settings.task_to_id[self.decoding.task]
+        rows = [[start, settings.lang_to_id[f"<|{code}|>"], task, end] for code in codes]
+        return torch.tensor(rows, device=self.device)
+
+    def _identify(self, encoded: Tensor) -> list[dict[str, float]]:
+        """Return each clip's probabilities of all languages, from frames (B, F, D).
 
         The decoder's first step, over the languages' tokens: as openai's `detect_language` has it,
         and with the winners of transformers', which tells no probabilities.
         """
         tags = list(self._languages)
-        logits = self._first_step(features)[:, [self._languages[tag] for tag in tags]]
+        logits = self._first_step(encoded)[:, [self._languages[tag] for tag in tags]]
         return [dict(zip(tags, row, strict=True)) for row in logits.softmax(-1).tolist()]
 
-    def _silence(self, features: Tensor) -> list[float | None]:
+    def _silence(self, encoded: Tensor) -> list[float | None]:
         """Return how probable it is that nothing is said, as openai's package has it."""
         vocabulary = self._tokenizer.get_vocab()
         names = [name for name in ("<|nospeech|>", "<|nocaptions|>") if name in vocabulary]
         if not names:
             raise InputError(f"{self.name} has no token for silence; leave no_speech_threshold out")
-        return self._first_step(features).softmax(-1)[:, vocabulary[names[0]]].tolist()
+        return self._first_step(encoded).softmax(-1)[:, vocabulary[names[0]]].tolist()
 
-    def _first_step(self, features: Tensor) -> Tensor:
-        """Return the decoder's first logits (B, vocabulary) of the first window."""
+    def _first_step(self, encoded: Tensor) -> Tensor:
+        """Return the decoder's first logits (B, vocabulary)."""
         model = self._model
         start = model.generation_config.decoder_start_token_id
-        return (
-            model(
-                features[..., : 2 * model.config.max_source_positions],
-                decoder_input_ids=torch.full((len(features), 1), start, device=features.device),
-                use_cache=False,
-            )
-            .logits[:, -1]
-            .float()
-        )
-
-
-def scores_of(out: Any, count: int) -> list[float | None]:
-    """Return the mean log-probability of each best beam, where it was asked for."""
-    scores = getattr(out, "sequences_scores", None)
-    return [None] * count if scores is None else scores.tolist()
-
-
-class Confidence(LogitsProcessor):
-    """Changes nothing; sums up the log-probability of what greedy decoding picks."""
-
-    def __init__(self, end: int) -> None:
-        self.end = end
-        self.total: Tensor | None = None
-        self.count: Tensor | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        best = scores.float().log_softmax(-1).amax(-1)
-        running = input_ids[:, -1] != self.end
-        if self.total is None or self.count is None:
-            self.total, self.count = torch.zeros_like(best), torch.zeros_like(best)
-        self.total += torch.where(running, best, 0.0)
-        self.count += running
-        return scores
-
-    def averages(self) -> list[float | None]:
-        """Return the mean log-probability of each clip's tokens, the end token among them."""
-        assert self.total is not None
-        assert self.count is not None
-        return (self.total / self.count.clamp_min(1)).tolist()
+        first = torch.full((len(encoded), 1), start, device=encoded.device)
+        states = model.model.decoder(input_ids=first, encoder_hidden_states=encoded)
+        return model.proj_out(states.last_hidden_state[:, -1]).float()

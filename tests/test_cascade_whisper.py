@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -316,6 +317,40 @@ def test_transformers_equals_its_own_generation(hub: str) -> None:
             assert [result.text for result in results] == texts[order]
         by_language[language] = texts
     assert by_language["urd"] != by_language["fra"]
+
+
+def test_transformers_hears_what_its_extractor_does(hub: str) -> None:
+    waves = clips(0.5, 1.5, 30.0)
+    theirs = WhisperFeatureExtractor.from_pretrained(hub)(
+        waves, sampling_rate=16_000, return_tensors="pt"
+    ).input_features
+    assert open_recognizer(hub)._features(waves) == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize("own", [{}, {"repetition_penalty": 3.0}])
+def test_transformers_follows_settings_of_its_own(hub: str, tmp_path: Path, own: dict) -> None:
+    """Greedy decoding is ours where nothing else is asked for, and transformers' where it is."""
+    folder = tmp_path / "own"
+    shutil.copytree(hub, folder)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    settings |= own | {"begin_suppress_tokens": [*range(65, 91)]}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    waves = clips(0.5, 1.5, 3.0)
+    recognizer = open_recognizer(str(folder))
+    assert recognizer._fast == (not own)
+    expected = [generate(str(folder), wave, language="ur", task="transcribe") for wave in waves]
+    texts = [result.text for result in recognizer.transcribe(waves, "urd")]
+    assert texts == expected
+    assert texts != [result.text for result in open_recognizer(hub).transcribe(waves, "urd")]
+
+
+def test_transformers_hears_each_clip_once(hub: str) -> None:
+    recognizer = open_recognizer(hub, decoding=Decoding(no_speech_threshold=1.0)).recognizer
+    heard: list[int] = []
+    encoder = recognizer._model.get_encoder()
+    encoder.register_forward_hook(lambda module, args, out: heard.append(len(args[0])))
+    recognizer.transcribe(clips(0.5, 1.5, 3.0), "und")
+    assert heard == [1, 1, 1]
 
 
 def test_transformers_languages(hub: str) -> None:
