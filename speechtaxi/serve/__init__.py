@@ -11,6 +11,9 @@ from pathlib import Path
 from speechtaxi.errors import InputError
 
 TOKEN = "SPEECHTAXI_TOKEN"
+KEEP_ALIVE = 75
+"""Seconds that a connection may idle: longer than clients keep theirs (httpx 5 s, as uvicorn itself
+would), so that none asks just as the server hangs up."""
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -83,6 +86,7 @@ def main(argv: list[str]) -> int:
             log_level="warning",
             access_log=False,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=round(STOP_SECONDS) + 5,
         )
     )
