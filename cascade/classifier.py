@@ -223,6 +223,10 @@ class TextClassifier(Classifier):
         """Return logits (B, C) of texts as the view spells them."""
         return self.head(self.dropout(self.encoder(texts)))
 
+    def prepare(self, utterances: Sequence[Utterance]) -> None:
+        if not self.gold:
+            self._read(utterances)
+
     def embed(self, batch: Batch) -> Tensor:
         return self.encoder([reading.text for reading in self._read(batch.utterances)])
 

@@ -75,6 +75,10 @@ class Ensemble(AudioClassifier):
         told = (model.heard(utterance) for model in self.models)
         return next((heard for heard in told if heard is not None), None)
 
+    def prepare(self, utterances: Sequence[Utterance]) -> None:
+        for model in self.models:
+            model.prepare(utterances)
+
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[Prediction]:
         answers = [model.predict_step(batch.to(model.device)) for model in self.models]
         return [self._mean(rows) for rows in zip(*answers, strict=True)]

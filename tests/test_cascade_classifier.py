@@ -120,6 +120,23 @@ def test_classify_reads_what_test_read(cascade_run, corpus):
         assert row.probabilities == pytest.approx(tested[clip.id].probabilities, abs=1e-4)
 
 
+def test_clips_are_transcribed_together_whatever_the_batch(cascade_run, corpus, tmp_path):
+    clips = [row.audio for row in read_manifest(corpus)[:6]]
+    rows = []
+    for size in (1, 6):
+        model = speechtaxi.load(str(cascade_run))
+        model.store = str(tmp_path / f"{size}.sqlite")
+        recognizer, heard = model.transcriber.recognizer, []
+        real = recognizer.transcribe
+        recognizer.transcribe = lambda w, code, real=real, heard=heard: (
+            heard.append(len(w)) or real(w, code)
+        )
+        rows.append([row.text for row in model.classify(clips, language="eng", batch_size=size)])
+        assert sum(heard) == 6
+        assert max(heard) > 1
+    assert rows[0] == rows[1]
+
+
 def test_nothing_is_transcribed_twice(cascade_run, monkeypatch):
     from cascade.transcriber import TrainedRecognizer
 
