@@ -7,11 +7,16 @@ and its encoder and head are given to our classifier, so that both must tell the
 noise of SpeechTaxi's lengths (median about 10 s), as WAV and as MP3. The ways take turns; seconds
 are the process's CPU time on one thread, and ratios are to the pipeline at batch size 1. The
 pipeline is given decoded arrays, as it needs an ffmpeg program to decode; ours decodes itself.
+Equal is the share of clips with the pipeline's topic at batch size 1. Peak memory (--memory) is
+that of a process that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from recognition import peak_mib
 from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
@@ -27,7 +33,7 @@ from transformers import (
 )
 
 from e2e import SpeechClassifier
-from speechtaxi import audio
+from speechtaxi import audio, checkpoint
 
 TOPICS = ["economy", "health", "sport", "weather", "conflict", "culture"]
 
@@ -69,11 +75,20 @@ def main() -> None:
     p.add_argument("--clips", type=int, default=12)
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--layers", type=int, default=12)
+    p.add_argument("--memory", action="store_true", help="measure peak memory too")
+    p.add_argument("--way", help="run this way alone and print its peak memory")
     args = p.parse_args()
     torch.set_num_threads(1)
     paths = clips(args.output / "clips", args.clips)
-    folder, ours = peers(args.output / "model", args.layers)
-    theirs = pipeline("audio-classification", model=str(folder), device="cpu", top_k=None)
+    folder = args.output / "model"
+    theirs = ours = None
+    if not args.way:
+        shutil.rmtree(args.output / "ours", ignore_errors=True)
+        checkpoint.save(peers(folder, args.layers)[1], args.output / "ours", "random")
+    if not args.way or args.way.startswith("pipeline"):
+        theirs = pipeline("audio-classification", model=str(folder), device="cpu", top_k=None)
+    if not args.way or args.way.startswith("speechtaxi"):
+        ours = checkpoint.load(args.output / "ours")
     waves = [audio.load(path) for path in paths]
     seconds = sum(map(len, waves)) / audio.SAMPLE_RATE
 
@@ -83,7 +98,8 @@ def main() -> None:
             {row["label"]: row["score"] for row in rows} for rows in theirs(inputs, batch_size=size)
         ]
 
-    def classified(**options: int) -> list[dict[str, float]]:
+    def classified(dtype: torch.dtype = torch.float32, **options: int) -> list[dict[str, float]]:
+        ours.compute = dtype
         return [dict(row.probabilities) for row in ours.classify(list(paths), **options)]
 
     ways: dict[str, Callable[[], list[dict[str, float]]]] = {
@@ -91,7 +107,12 @@ def main() -> None:
         "pipeline, batch size 8": lambda: piped(8),
         "speechtaxi": classified,
         "speechtaxi, batch size 8": lambda: classified(batch_size=8),
+        "speechtaxi, bfloat16": lambda: classified(torch.bfloat16),
     }
+    if args.way:
+        ways[args.way]()
+        print(peak_mib())
+        return
     spent = dict.fromkeys(ways, 0.0)
     told: dict[str, list[dict[str, float]]] = {}
     for _ in range(args.rounds):
@@ -102,13 +123,22 @@ def main() -> None:
     labels = [f"LABEL_{n}" for n in range(len(TOPICS))]
     first = np.array([[row[label] for label in labels] for row in told["pipeline, batch size 1"]])
     print(f"{len(paths)} clips, {seconds:.0f} s of audio, {args.rounds} rounds\n")
-    print("| | CPU s / audio s | ratio | largest difference of a probability |\n|---|---|---|---|")
+    print("| | CPU s / audio s | ratio | largest difference of a probability | equal | peak MiB |")
+    print("|---|---|---|---|---|---|")
     for name, rows in told.items():
         names = labels if name.startswith("pipeline") else TOPICS
-        gap = np.abs(np.array([[row[label] for label in names] for row in rows]) - first).max()
+        chances = np.array([[row[label] for label in names] for row in rows])
+        gap = np.abs(chances - first).max()
+        equal = (chances.argmax(1) == first.argmax(1)).mean()
+        peak = "-"
+        if args.memory:
+            command = [sys.executable, __file__, "--output", args.output, "--way", name]
+            command += ["--clips", str(args.clips)]
+            alone = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            peak = f"{float(alone.stdout):,.0f}"
         per_second = spent[name] / args.rounds / seconds
         ratio = spent[name] / spent["pipeline, batch size 1"]
-        print(f"| {name} | {per_second:.3f} | {ratio:.2f} | {gap:.1e} |")
+        print(f"| {name} | {per_second:.3f} | {ratio:.2f} | {gap:.1e} | {equal:.0%} | {peak} |")
 
 
 if __name__ == "__main__":

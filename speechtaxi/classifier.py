@@ -31,6 +31,8 @@ class AudioClassifier:
     """Classifies audio files; what a model shares with an ensemble of models."""
 
     device: torch.device
+    compute: torch.dtype = torch.float32
+    """What layers compute in while classifying (autocast); weights stay in float32."""
 
     @property
     def at_once(self) -> int:
@@ -40,6 +42,9 @@ class AudioClassifier:
     def eval(self) -> Self:
         """Switch dropout off."""
         raise NotImplementedError
+
+    def prepare(self, utterances: Sequence[Utterance]) -> None:
+        """Do for clips read ahead what goes in other batches than theirs, such as to transcribe."""
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[Prediction]:
         """Return the predictions of a batch."""
@@ -109,6 +114,7 @@ class AudioClassifier:
                 silent.add(clip.id)
             usable.append(clip)
             waveforms.append(waveform)
+        self.prepare(usable)
         seconds = [len(waveform) / audio.SAMPLE_RATE for waveform in waveforms]
         order = sorted(range(len(seconds)), key=seconds.__getitem__)
         rows: dict[int, Prediction] = {}
@@ -118,7 +124,9 @@ class AudioClassifier:
                 [waveforms[i] for i in batch_indices],
                 [-1] * len(batch_indices),
             ).to(self.device)
-            rows.update(zip(batch_indices, self.predict_step(batch), strict=True))
+            lower = self.compute != torch.float32
+            with torch.autocast(self.device.type, self.compute, enabled=lower):
+                rows.update(zip(batch_indices, self.predict_step(batch), strict=True))
         for index in range(len(usable)):
             row = rows[index]
             if row.id in silent and "silent" not in row.flags:  # a recogniser tells it too

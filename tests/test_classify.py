@@ -342,3 +342,12 @@ def test_an_mp3_that_is_cut_off_is_answered_and_flagged(e2e_run, tone, tmp_path,
     flags = {r["id"]: r["flags"] for r in rows(capsys.readouterr().out) if r["kind"] == "recording"}
     assert flags.pop("cut-short.mp3") == flags.pop("cut-long.mp3") == ["truncated"]
     assert flags == {"short.mp3": [], "long.mp3": []}
+
+
+def test_bfloat16_changes_probabilities_a_little(e2e_run, clips, capsys):
+    told = []
+    for dtype in ("float32", "bfloat16"):
+        assert main(["classify", str(e2e_run), *clips, *EACH, "--dtype", dtype]) == 0
+        told.append([row["probabilities"]["up"] for row in rows(capsys.readouterr().out)])
+    assert told[0] != told[1]
+    assert told[1] == pytest.approx(told[0], abs=0.05)

@@ -118,6 +118,7 @@ def open_teller(models: Sequence[str], args: argparse.Namespace) -> Teller:
     )
     cuda = args.device == "auto" and torch.cuda.is_available()
     model.to("cuda" if cuda else args.device.replace("auto", "cpu"))
+    model.compute = getattr(torch, args.dtype)
     romanize = None
     if args.romanize:
         from cascade.romanizer import romanizer
