@@ -264,8 +264,9 @@ def test_a_driver_is_stopped_and_gone_on_with(ray, e2e_run, corpus, tmp_path, st
     out = tmp_path / "out.jsonl"
     command = ["classify", str(e2e_run), *clips, "--device=cpu", "--output"]
     source = (
-        "import sys, test_cluster\n"
+        "import signal, sys, test_cluster\n"
         "from speechtaxi.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup` and `&` ignore it\n"
         "test_cluster.engine.work = test_cluster.slow_classify\n"
         "sys.exit(main(sys.argv[1:]))"
     )
