@@ -129,12 +129,17 @@ def save(folder: Path) -> None:
 
 
 def openai(folder: Path) -> Way:
-    """openai-whisper as its users call it."""
+    """openai-whisper, window by window, as its README has it."""
     import whisper
 
     model = whisper.load_model(str(folder / "openai.pt"))
-    options = {"language": "en", "temperature": 0.0, "fp16": False, "without_timestamps": True}
-    return lambda waves: [model.transcribe(wave, **options)["text"] for wave in waves]
+    options = whisper.DecodingOptions(language="en", fp16=False, without_timestamps=True)
+
+    def text(wave: np.ndarray) -> str:
+        mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(wave))
+        return whisper.decode(model, mel, options).text
+
+    return lambda waves: [text(wave) for wave in waves]
 
 
 def piped(folder: Path, size: int) -> Way:
