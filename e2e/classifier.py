@@ -127,13 +127,18 @@ class SpeechClassifier(Classifier):
     def setup(self, stage: str) -> None:
         """Encode the clips of the stage, where the encoder is frozen and nobody did before."""
         super().setup(stage)
+        data = self.trainer.datamodule
+        if data is None:
+            return
+        data.bring = None  # another model may have been here
+        for clips in data.clips.values():
+            clips.hear = True
         tuned = any(weights.requires_grad for weights in self.encoder.parameters())
         if tuned or self._place is None or self.kept is None:
             return
         self.to(self.trainer.strategy.root_device)
         heard = (self.kept, self.hparams.pooling, self.min_samples, self.trainer.precision)
         self._features = Features(self._place, fingerprint(self.encoder, *heard))
-        data = self.trainer.datamodule
         size = data.batch_size if self.at_once > 1 else 1
         for clips in data.clips.values():
             self._features.fill(

@@ -68,11 +68,11 @@ class Rows(Callback):
         self.rows += outputs
 
 
-def fit(corpus, encoder, *, epochs=1, seed=0, languages=None, **options):
+def fit(corpus, encoder, *, epochs=1, seed=0, languages=None, data=None, **options):
     """Train and test; return the model and its predictions."""
     seed_everything(seed, verbose=False)
     model = SpeechClassifier(["up", "down"], encoder=encoder, freeze="all", **options)
-    data = SpeechDataModule(
+    data = data or SpeechDataModule(
         str(corpus), ["up", "down"], batch_size=4, languages=languages, seed=seed
     )
     rows = Rows()
@@ -136,6 +136,16 @@ def test_other_languages_seeds_and_heads_hear_nothing_new(corpus, encoder, encod
     encoded.clear()
     fit(corpus, encoder, seed=3, languages=["fra"], lr=1e-4, dropout=0.3)
     assert encoded == []
+
+
+def test_another_model_over_the_same_data_module_hears_for_itself(corpus, encoder, encoded):
+    data = SpeechDataModule(str(corpus), ["up", "down"])
+    fit(corpus, encoder, data=data)
+    for options in ({"features": None}, {"pooling": "max"}):
+        encoded.clear()
+        fit(corpus, encoder, data=data, **options)
+        assert min(encoded) > 1_600
+        assert len(encoded) >= 56
 
 
 def test_what_is_kept_gives_back_the_vector():
