@@ -166,6 +166,8 @@ def save(model: LightningModule, folder: str | Path, card: str) -> None:
             settings[role] = f"./{role}"
     if "store" in settings:
         settings["store"] = None
+    if "features" in settings:  # a place on this machine
+        settings["features"] = None
     encoder = settings["encoder_config"]
     if hasattr(model.encoder, "tokenizer"):
         model.encoder.tokenizer.save_pretrained(partial / "tokenizer")
