@@ -19,7 +19,7 @@ from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.batch import LONGEST
 from speechtaxi.encoder.pretrained import FBANK_FAMILY, WAVE_FAMILY
 from speechtaxi.errors import InputError
-from speechtaxi.hub import OFFLINE, first_line, from_hub
+from speechtaxi.hub import OFFLINE, first_line, from_hub, weights_from_hub
 from speechtaxi.languages import mms_code
 from speechtaxi.types import Transcript
 
@@ -50,7 +50,9 @@ class CTCRecognizer:
 
     @cached_property
     def _model(self) -> Any:
-        model = from_hub(AutoModelForCTC, self.name, dtype=getattr(torch, self.dtype))
+        spare = "masked_spec_embed" + "|adapter_layer|lm_head" * self._adapts  # of no language yet
+        dtype = getattr(torch, self.dtype)
+        model = weights_from_hub(AutoModelForCTC, self.name, spare=spare, dtype=dtype)
         return model.eval().to(self.device)
 
     @property

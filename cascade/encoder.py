@@ -16,7 +16,7 @@ from cascade.tfidf import TfidfEncoder
 from speechtaxi.encoder import SpeechEncoder
 from speechtaxi.encoder.lora import add_lora, lora, merge_lora
 from speechtaxi.errors import InputError
-from speechtaxi.hub import first_line, from_hub, plain
+from speechtaxi.hub import first_line, from_hub, plain, weights_from_hub
 
 DECODERS = ("gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3")
 """Language models that are read in both directions here, as LLM2Vec does."""
@@ -156,7 +156,7 @@ def _load(name: str) -> Any:
     config = from_hub(AutoConfig, name)
     if config.model_type in DECODERS:
         config.is_causal = config.use_cache = False
-    return from_hub(AutoModel, name, config=config, dtype=torch.float32)
+    return weights_from_hub(AutoModel, name, spare="pooler", config=config, dtype=torch.float32)
 
 
 def _merge(model: Any, adapter: str) -> Any:

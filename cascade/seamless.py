@@ -25,7 +25,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from cascade.decoding import GENERATING, WINDOW_SECONDS, Decoding
 from cascade.generation import Confidence, scores_of
 from speechtaxi.audio import SAMPLE_RATE
-from speechtaxi.hub import from_hub
+from speechtaxi.hub import from_hub, weights_from_hub
 from speechtaxi.languages import UNKNOWN, seamless_code
 from speechtaxi.types import Transcript
 
@@ -60,7 +60,7 @@ class Seamless:
     @cached_property
     def _model(self) -> Any:
         dtype = getattr(torch, self.dtype)
-        model = from_hub(SeamlessM4Tv2ForSpeechToText, self.name, dtype=dtype)
+        model = weights_from_hub(SeamlessM4Tv2ForSpeechToText, self.name, dtype=dtype)
         return model.eval().to(self.device)
 
     @property

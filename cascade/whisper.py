@@ -29,7 +29,7 @@ from cascade.generation import greedy, is_plain, search
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.encoder.whisper import WhisperMel
 from speechtaxi.errors import InputError
-from speechtaxi.hub import OFFLINE, first_line, from_hub
+from speechtaxi.hub import OFFLINE, first_line, from_hub, weights_from_hub
 from speechtaxi.languages import UNKNOWN, from_whisper, whisper_code
 from speechtaxi.types import Transcript
 
@@ -218,7 +218,7 @@ class TransformersWhisper:
 
     @cached_property
     def _model(self) -> WhisperForConditionalGeneration:
-        model = from_hub(
+        model = weights_from_hub(
             WhisperForConditionalGeneration, self.name, dtype=getattr(torch, self.dtype)
         )
         settings = model.generation_config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from pickle import UnpicklingError
@@ -10,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import OutOfMemoryError
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
 from speechtaxi.errors import InputError
 
@@ -36,6 +38,30 @@ def from_hub(auto_class: Any, name: str, **options: Any) -> Any:
         if "ignore_mismatched_sizes" not in str(error):
             what = f"its weights are damaged ({first_line(error)})"
         raise InputError(f"cannot load {name}: {what}; download it again, whole") from error
+
+
+def weights_from_hub(auto_class: Any, name: str, *, spare: str = "", **options: Any) -> Any:
+    """Return a model as `from_hub` does, none of whose weights had to be made up.
+
+    Args:
+        spare: pattern of the weights that may be missing (as in `re.search`).
+
+    Raises:
+        InputError: weights are missing, or see `from_hub`.
+    """
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()  # transformers' own report of what is missing or left over
+    try:
+        model, info = from_hub(auto_class, name, output_loading_info=True, **options)
+    finally:
+        logging.set_verbosity(told)
+    missing = sorted(key for key in info["missing_keys"] if not (spare and re.search(spare, key)))
+    if missing:
+        raise InputError(
+            f"{name} lacks {len(missing)} weights of a {type(model).__name__}, such as "
+            f"{missing[0]}; download it whole"
+        )
+    return model
 
 
 def settings_of(name: str) -> dict[str, Any]:

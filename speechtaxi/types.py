@@ -98,6 +98,8 @@ class RunRecord:
     route: Literal["e2e", "cascade", "baseline"]
     view: str | None = None
     """What a text classifier reads: native, romanized, english, gold or gold_romanized."""
+    romanize: str | None = None
+    """What a romanised view spells in Latin letters: all, or words that are non_latin."""
     recognizer: str | None = None
     """Fingerprint of the recogniser behind the transcripts."""
     train_languages: tuple[str, ...] = ()

@@ -79,6 +79,7 @@ class RunWriter(Callback):
             system=self.system,
             route=getattr(pl_module, "route", "cascade"),
             view=getattr(pl_module, "view", None),
+            romanize=_romanize(pl_module),
             recognizer=_fingerprint(pl_module),
             labels=tuple(getattr(pl_module, "labels", ())),
             setup=self.setup_name,
@@ -307,6 +308,10 @@ def _encoding(model: LightningModule, *clips: Clips) -> float:
     """Return what encoding the clips took whose features are kept, whenever that was."""
     encoding = getattr(model, "encoding_seconds", None)
     return sum(map(encoding, clips)) if encoding is not None else 0.0
+
+
+def _romanize(model: LightningModule) -> str | None:
+    return model.romanize if "romanized" in getattr(model, "view", "") else None
 
 
 def _fingerprint(model: LightningModule) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     HubertConfig,
     HubertForCTC,
@@ -232,6 +232,17 @@ def test_a_model_without_weights(tmp_path: Path) -> None:
     folder = save(tmp_path / "m", build("wav2vec2", 32), ZERO_SHOT)
     (tmp_path / "m" / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"cannot load .*HF_HUB_OFFLINE"):
+        open_recognizer(folder).transcribe(clips(0.5), "eng")
+
+
+def test_a_model_that_lacks_a_layer(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m", build("wav2vec2", 32), ZERO_SHOT)
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    half = {name: value for name, value in weights.items() if "layers.1" not in name}
+    save_file(half, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        InputError, match=r"lacks \d+ weights of a Wav2Vec2ForCTC, such as"
+    ):
         open_recognizer(folder).transcribe(clips(0.5), "eng")
 
 

@@ -1,7 +1,9 @@
 """Text encoders: each family as a tiny model in the hub's layout, against its own class."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -211,6 +213,17 @@ def test_llm2vec_stacks_adapters_and_reads_both_ways(llm2vec):
     again = open_text_encoder(config=encoder.config).eval()
     again.load_state_dict(encoder.state_dict())
     torch.testing.assert_close(again(TEXTS), encoder(TEXTS))
+
+
+def test_an_encoder_that_lacks_a_layer_is_refused(folder):
+    from safetensors.torch import load_file, save_file
+
+    path = Path(folder) / "model.safetensors"
+    layer = r"(layers|layer|block)\.1\."
+    half = {name: value for name, value in load_file(path).items() if not re.search(layer, name)}
+    save_file(half, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"lacks \d+ weights of a .*, such as .*{layer}"):
+        open_text_encoder(folder)
 
 
 def test_adapters_that_do_not_fit_are_refused(llm2vec, tmp_path):

@@ -76,7 +76,7 @@ def change(folder, change):
 
 def test_weights_of_a_layer_are_missing(folder):
     change(folder, lambda w: {name: value for name, value in w.items() if "layers.1" not in name})
-    assert "weights of a wav2vec2 encoder, such as encoder.layers.1." in refused(folder)
+    assert "weights of a Wav2Vec2Model, such as encoder.layers.1." in refused(folder)
 
 
 def test_weights_and_config_are_of_two_models(folder):

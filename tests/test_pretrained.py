@@ -252,7 +252,7 @@ def test_a_folder_that_lacks_weights_is_refused(family, tiny, tmp_path):
         {"format": "pt"},
     )
     with pytest.raises(
-        InputError, match=rf"lacks {len(lost)} weights of a .* encoder, such as .*layers\.1"
+        InputError, match=rf"lacks {len(lost)} weights of a .*, such as .*layers\.1"
     ):
         open_encoder(str(tmp_path))
 

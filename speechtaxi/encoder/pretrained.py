@@ -19,14 +19,13 @@ from transformers import (
 )
 from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
-from transformers.utils import logging
 
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.encoder.frames import Frames, SpeechEncoder, frame_mask
 from speechtaxi.encoder.lora import add_lora, lora, merge_lora
 from speechtaxi.encoder.whisper import FRAME, WINDOW, WhisperMel, Window, hear
 from speechtaxi.errors import InputError
-from speechtaxi.hub import first_line, from_hub, is_allowed, plain, settings_of
+from speechtaxi.hub import first_line, from_hub, is_allowed, plain, settings_of, weights_from_hub
 
 FBANK_FAMILY = ("seamless_m4t_v2", "wav2vec2-bert")
 WAVE_FAMILY = (
@@ -288,24 +287,14 @@ def load(
     Raises:
         InputError: the folder is incomplete, or the hub cannot be reached or does not know it.
     """
-    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    options: dict[str, Any] = {"dtype": torch.float32}
     if family in PARTS:
         encoder, hf_config, prefix = PARTS[family]
         options |= {"config": hf_config.from_dict(own(settings)), "key_mapping": {prefix: ""}}
     else:
         encoder, options["trust_remote_code"] = AutoModel, remote
-    told = logging.get_verbosity()
-    logging.set_verbosity_error()  # of all the weights that are not the encoder's
-    try:
-        model, info = from_hub(encoder, name, **options)
-    finally:
-        logging.set_verbosity(told)
-    missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
-    if missing and not remote:
-        raise InputError(
-            f"{name} lacks {len(missing)} weights of a {family} encoder, such as {missing[0]}; "
-            "download it whole"
-        )
+    spare = ".*" if remote else "masked_spec_embed"
+    model = weights_from_hub(encoder, name, spare=spare, **options)
     if family in FBANK_FAMILY:
         extractor = from_hub(SeamlessM4TFeatureExtractor, name)
     else:

@@ -57,6 +57,10 @@ class Arm:
         return self.first.record.view
 
     @property
+    def romanize(self) -> str | None:
+        return self.first.record.romanize
+
+    @property
     def reads_gold(self) -> bool:
         return self.first.reads_gold
 

@@ -114,7 +114,7 @@ def _refuse_mixtures(runs: Sequence[Run]) -> None:
     firsts: dict[str, Run] = {}
     for run in runs:
         first = firsts.setdefault(run.system, run)
-        for what in ("route", "view", "recognizer"):
+        for what in ("route", "view", "romanize", "recognizer"):
             one, other = getattr(first.record, what), getattr(run.record, what)
             if one != other:
                 raise InputError(

@@ -192,6 +192,7 @@ def paths(arms: Sequence[Arm]) -> tuple[list[Path], list[str]]:
                 other
                 for other in arms
                 if (other.route, other.view, other.setup) == ("cascade", view, arm.setup)
+                and (None in (arm.romanize, other.romanize) or arm.romanize == other.romanize)
                 and _shared(arm, other)
             ]
             nearest = _nearest(arm, rivals)

@@ -264,6 +264,7 @@ def runs(found: Comparison) -> Section:
             "system": r.system,
             "route": r.route,
             "view": r.view,
+            "romanised": r.romanize,
             "trained on": ", ".join(r.train_languages) or None,
             "seed": None if r.seed is None else str(r.seed),
             "recogniser": r.recognizer,
