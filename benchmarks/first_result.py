@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from throughput import TOPICS, clips, peers
+from noise import clips
+from throughput import TOPICS, peers
 
 from e2e import SpeechClassifier
 from speechtaxi import checkpoint

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
+from noise import clips
 from transformers import (
     WhisperConfig,
     WhisperFeatureExtractor,
@@ -34,19 +34,6 @@ from speechtaxi import audio
 TOPICS = ["economy", "health", "sport", "weather", "conflict", "culture"]
 SIZES = {"tiny": (384, 4, 6), "base": (512, 6, 8)}
 """Width, layers and heads (arXiv 2212.04356, table 1)."""
-
-
-def clips(folder: Path, count: int) -> list[Path]:
-    """Write noise of 2 to 25 s."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    paths: list[Path] = []
-    for number, seconds in enumerate(np.clip(rng.lognormal(np.log(10), 0.5, count), 2, 25)):
-        path = folder / f"{number:03}.wav"
-        wave = 0.1 * rng.standard_normal(round(seconds * audio.SAMPLE_RATE))
-        soundfile.write(path, wave, audio.SAMPLE_RATE)
-        paths.append(path)
-    return paths
 
 
 def peers(
@@ -102,7 +89,7 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=2)
     args = p.parse_args()
     torch.set_num_threads(1)
-    paths = clips(args.output / "clips", args.clips)
+    paths = clips(args.output / "clips", args.clips, ["wav"])
     folder = args.output / f"whisper-{args.size}"
     theirs, ours = peers(folder, args.size)
     piped = pipeline("audio-classification", model=str(folder), device="cpu", top_k=None)

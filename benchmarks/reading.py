@@ -22,8 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recognition import peak_mib, piped, save
-from throughput import TOPICS, clips
+from memory import peak_mib
+from noise import clips
+from recognition import piped, save
+from throughput import TOPICS
 
 from cascade import TextClassifier
 from speechtaxi import audio

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from memory import peak_mib
+from noise import clips
 
 from speechtaxi import audio
 
@@ -173,7 +175,7 @@ def faster(folder: Path, kind: str) -> Way:
 def ours(spec: str, size: int = 4, dtype: str = "float32") -> Way:
     """Our recognisers, in batches."""
     from cascade import open_recognizer
-    from cascade.decoding import Decoding
+    from cascade.asr.decoding import Decoding
 
     recognizer = open_recognizer(spec, dtype=dtype, decoding=Decoding(max_new_tokens=32))
 
@@ -204,12 +206,6 @@ def ways(folder: Path) -> dict[str, Callable[[], Way]]:
     }
 
 
-def peak_mib() -> float:
-    """Return this process's peak resident memory, without what its parent had."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
-
-
 def main() -> None:
     """Print a row for each way."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -226,8 +222,6 @@ def main() -> None:
         ways(args.output)[args.way]()([audio.load(path) for path in sorted(folder.iterdir())])
         print(json.dumps(peak_mib()))
         return
-    from throughput import clips  # which imports much, that a way alone need not
-
     save(args.output)
     waves = [audio.load(path) for path in clips(folder, args.clips)]
     opened = {

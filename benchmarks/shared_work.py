@@ -119,7 +119,7 @@ def run(options: dict[str, Any], setup: Setup, seed: int, manifest: Path) -> Non
 
 def watch(counts: Counter[str]) -> None:
     """Count all that is costly from here on."""
-    from cascade.backends import TrainedRecognizer
+    from cascade.asr import TrainedRecognizer
     from cascade.romanizer import Romanizer
     from e2e import SpeechClassifier
 

@@ -22,9 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
-from recognition import peak_mib
+from memory import peak_mib
+from noise import clips
 from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
@@ -36,19 +36,6 @@ from e2e import SpeechClassifier
 from speechtaxi import audio, checkpoint
 
 TOPICS = ["economy", "health", "sport", "weather", "conflict", "culture"]
-
-
-def clips(folder: Path, count: int) -> list[Path]:
-    """Write noise of 2 to 25 s, half as WAV and half as MP3."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    paths: list[Path] = []
-    for number, seconds in enumerate(np.clip(rng.lognormal(np.log(10), 0.5, count), 2, 25)):
-        path = folder / f"{number:03}.{('wav', 'mp3')[number % 2]}"
-        wave = 0.1 * rng.standard_normal(round(seconds * audio.SAMPLE_RATE))
-        soundfile.write(path, wave, audio.SAMPLE_RATE)
-        paths.append(path)
-    return paths
 
 
 def peers(folder: Path, layers: int) -> tuple[Path, SpeechClassifier]:

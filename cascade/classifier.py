@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from cascade.backends import SpeechRecognizer
-from cascade.decoding import Decoding
+from cascade.asr import SpeechRecognizer, open_recognizer
+from cascade.asr.decoding import Decoding
 from cascade.encoder import open_text_encoder
 from cascade.romanizer import romanizer
-from cascade.transcriber import Transcriber, check_unsupported, open_recognizer
+from cascade.transcriber import Transcriber, check_unsupported
 from speechtaxi import audio
 from speechtaxi.batch import Batch
 from speechtaxi.classifier import Classifier
@@ -53,7 +53,7 @@ class TextClassifier(Classifier):
         romanize: what the romanised views romanise: "all", or words that are "non_latin" alone, so
             that Latin script keeps its diacritics, byte for byte.
         recognizer: who transcribes (see `cascade.open_recognizer`); not for gold views.
-        decoding: options of the recogniser (see `cascade.decoding.Decoding`): beam_size, guards...
+        decoding: options of the recogniser (see `cascade.asr.Decoding`): beam_size, guards...
         unsupported, fallback: what becomes of languages that the recogniser does not know (see
             `cascade.Transcriber`); the fallback, by name, is for the romanised view alone.
         store: SQLite file of transcripts; None is the user's cache.

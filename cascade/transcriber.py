@@ -12,25 +12,15 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from cascade.backends import SpeechRecognizer, TrainedRecognizer, open_recognizer
-from cascade.decoding import LOOPING, compression_ratio
+from cascade.asr import SpeechRecognizer
+from cascade.asr.decoding import LOOPING, compression_ratio
+from cascade.asr.pieces import joined, pieces
 from speechtaxi import audio
 from speechtaxi.batch import buckets
 from speechtaxi.errors import InputError
 from speechtaxi.languages import is_code
 from speechtaxi.store import TranscriptStore, key
 from speechtaxi.types import Flag, Transcript, Utterance
-
-__all__ = [
-    "LOOPING",
-    "SpeechRecognizer",
-    "TrainedRecognizer",
-    "Transcriber",
-    "Unsupported",
-    "compression_ratio",
-    "open_recognizer",
-    "pieces",
-]
 
 Unsupported = Literal["skip", "romanized"] | Mapping[str, str]
 """What becomes of a language that the recogniser does not know: an empty transcript; another
@@ -272,7 +262,7 @@ class Transcriber:
             parts = list(pieces(wave, round(seconds * audio.SAMPLE_RATE)))
             blocks = (parts[n : n + size] for n in range(0, len(parts), size))
             read = [t for block in blocks for t in recognizer.transcribe(block, language)]
-            results.append(_joined(read))
+            results.append(joined(read))
         return results
 
 
@@ -296,38 +286,6 @@ def check_unsupported(unsupported: Unsupported, fallback: bool) -> None:
             if fallback
             else "unsupported: romanized needs a recogniser that spells uroman; name it in fallback"
         )
-
-
-def pieces(wave: np.ndarray, longest: int) -> Iterator[np.ndarray]:
-    """Cut a waveform (samples,) into pieces of at most `longest` samples, where it is quiet.
-
-    A cut is made before the quietest tenth of a second in the last quarter of what could be taken.
-    """
-    frame = audio.SAMPLE_RATE // 10
-    while len(wave) > longest:
-        first = longest * 3 // 4
-        count = (longest - first) // frame
-        frames = wave[first : first + count * frame].reshape(count, frame)
-        cut = first + int(np.square(frames).sum(1).argmin()) * frame
-        yield wave[:cut]
-        wave = wave[cut:]
-    yield wave
-
-
-def _joined(parts: list[Transcript]) -> Transcript:
-    """Return one transcript of the pieces of a clip: all flags, mean figures, first language."""
-
-    def mean(values: Iterable[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known else None
-
-    return replace(
-        parts[0],
-        text=" ".join(part.text for part in parts if part.text),
-        avg_logprob=mean(part.avg_logprob for part in parts),
-        no_speech_prob=mean(part.no_speech_prob for part in parts),
-        flags=tuple(dict.fromkeys(flag for part in parts for flag in part.flags)),
-    )
 
 
 def _key(clip: Utterance, digest: str, way: Way) -> str:

@@ -147,8 +147,8 @@ def open_transcriber(args: argparse.Namespace) -> Transcriber:
     """
     import torch
 
-    from cascade.decoding import Decoding
-    from cascade.transcriber import Transcriber, open_recognizer
+    from cascade.asr import Decoding, open_recognizer
+    from cascade.transcriber import Transcriber
 
     memory = store.TranscriptStore(args.store or store.default_path())
     cuda = args.device == "auto" and torch.cuda.is_available()

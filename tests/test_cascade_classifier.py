@@ -139,7 +139,7 @@ def test_clips_are_transcribed_together_whatever_the_batch(cascade_run, corpus, 
 
 
 def test_nothing_is_transcribed_twice(cascade_run, monkeypatch):
-    from cascade.transcriber import TrainedRecognizer
+    from cascade.asr import TrainedRecognizer
 
     def refuse(*_):
         raise AssertionError("transcribed again")

@@ -25,8 +25,9 @@ from transformers import (
     WavLMForCTC,
 )
 
-from cascade.decoding import Decoding
-from cascade.transcriber import Transcriber, open_recognizer
+from cascade.asr import open_recognizer
+from cascade.asr.decoding import Decoding
+from cascade.transcriber import Transcriber
 from speechtaxi.errors import InputError
 from speechtaxi.store import TranscriptStore
 from speechtaxi.types import Utterance
@@ -240,9 +241,7 @@ def test_a_model_that_lacks_a_layer(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "m" / "model.safetensors")
     half = {name: value for name, value in weights.items() if "layers.1" not in name}
     save_file(half, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        InputError, match=r"lacks \d+ weights of a Wav2Vec2ForCTC, such as"
-    ):
+    with pytest.raises(InputError, match=r"lacks \d+ weights of a Wav2Vec2ForCTC, such as"):
         open_recognizer(folder).transcribe(clips(0.5), "eng")
 
 

@@ -10,8 +10,9 @@ import soundfile
 from test_cascade_whisper import clips, save_transformers
 from transformers import WhisperTokenizerFast
 
-from cascade.decoding import Decoding
-from cascade.transcriber import Transcriber, open_recognizer
+from cascade.asr import open_recognizer
+from cascade.asr.decoding import Decoding
+from cascade.transcriber import Transcriber
 from speechtaxi.errors import InputError
 from speechtaxi.store import TranscriptStore
 from speechtaxi.types import Utterance

@@ -15,8 +15,9 @@ from transformers import (
 )
 
 import speechtaxi
+from cascade.asr import open_recognizer
 from cascade.recognizer import UROMAN_SYMBOLS, Recognizer, letters
-from cascade.transcriber import Transcriber, open_recognizer
+from cascade.transcriber import Transcriber
 from speechtaxi import audio
 from speechtaxi.cli import main
 from speechtaxi.errors import InputError

@@ -16,8 +16,9 @@ from transformers import (
     SeamlessM4Tv2ForSpeechToText,
 )
 
-from cascade.decoding import Decoding
-from cascade.transcriber import Transcriber, open_recognizer
+from cascade.asr import open_recognizer
+from cascade.asr.decoding import Decoding
+from cascade.transcriber import Transcriber
 from speechtaxi.errors import InputError
 from speechtaxi.languages import LANGUAGES, seamless_code
 from speechtaxi.store import TranscriptStore

@@ -12,9 +12,12 @@ import pytest
 import soundfile
 import torch
 
-from cascade.decoding import Decoding, Guarded
+from cascade.asr import open_recognizer
+from cascade.asr.decoding import Decoding, compression_ratio
+from cascade.asr.guards import Guarded
+from cascade.asr.pieces import pieces
 from cascade.recognizer import Recognizer
-from cascade.transcriber import Transcriber, compression_ratio, open_recognizer, pieces
+from cascade.transcriber import Transcriber
 from speechtaxi import checkpoint
 from speechtaxi.audio import digest
 from speechtaxi.errors import InputError

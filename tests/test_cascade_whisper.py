@@ -21,8 +21,9 @@ from transformers import (
 )
 from whisper.model import ModelDimensions, Whisper
 
-from cascade.decoding import Decoding, compression_ratio
-from cascade.transcriber import Transcriber, open_recognizer
+from cascade.asr import open_recognizer
+from cascade.asr.decoding import Decoding, compression_ratio
+from cascade.transcriber import Transcriber
 from speechtaxi.errors import InputError
 from speechtaxi.languages import from_whisper
 from speechtaxi.store import TranscriptStore

@@ -251,7 +251,7 @@ def test_transcribe_on_a_cluster_with_a_worker_killed(
     assert flag.exists()
     same([json.loads(line) for line in capsys.readouterr().out.splitlines()], expected)
     monkeypatch.setattr("speechtaxi.cluster.spread", lambda *_, **__: pytest.fail("sent twice"))
-    monkeypatch.setattr("cascade.backends.TrainedRecognizer.transcribe", lambda *_: 1 / 0)
+    monkeypatch.setattr("cascade.asr.trained.TrainedRecognizer.transcribe", lambda *_: 1 / 0)
     assert main([*common, store]) == 0
     same([json.loads(line) for line in capsys.readouterr().out.splitlines()], expected)
 

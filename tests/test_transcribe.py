@@ -54,7 +54,7 @@ def test_a_row_for_each_clip(corpus: Path, common: list[str], capsys, monkeypatc
     assert "CER fra" in err
     assert "(28 clips)" in err
     monkeypatch.setattr(
-        "cascade.transcriber.TrainedRecognizer.transcribe", lambda *_: pytest.fail("done twice")
+        "cascade.asr.trained.TrainedRecognizer.transcribe", lambda *_: pytest.fail("done twice")
     )
     assert main(["transcribe", str(corpus), *common]) == 0
     assert capsys.readouterr().out == out
@@ -114,7 +114,7 @@ def test_killed_and_resumed_equals_undisturbed(
     undisturbed = [(row["id"], row["text"]) for row in rows(capsys.readouterr().out)]
     slow = """
 import sys, time
-import cascade.transcriber as t
+import cascade.asr as t
 real = t.TrainedRecognizer.transcribe
 def transcribe(self, *given):
     print("batch", flush=True)
@@ -141,7 +141,7 @@ sys.exit(main(sys.argv[1:]))
     database = TranscriptStore(path)._database
     (kept,) = database.execute("SELECT count(*) FROM transcripts").fetchone()
     assert 10 <= kept < 56
-    from cascade.transcriber import TrainedRecognizer
+    from cascade.asr import TrainedRecognizer
 
     batches: list[int] = []
     real = TrainedRecognizer.transcribe

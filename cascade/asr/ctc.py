@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
-from cascade.decoding import ANY
+from cascade.asr.decoding import ANY
+from cascade.asr.interface import PretrainedRecognizer
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.batch import LONGEST
 from speechtaxi.encoder.pretrained import FBANK_FAMILY, WAVE_FAMILY
@@ -28,13 +29,10 @@ FAMILIES = WAVE_FAMILY + FBANK_FAMILY
 UROMAN = frozenset("abcdefghijklmnopqrstuvwxyz'| ")
 
 
-class CTCRecognizer:
+class CTCRecognizer(PretrainedRecognizer):
     """A CTC model by folder or hub id, decoded greedily; its blank is the tokenizer's padding."""
 
     longest, takes = LONGEST, ANY
-
-    def __init__(self, name: str, device: str, dtype: str, fingerprint: str) -> None:
-        self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
 
     @cached_property
     def _config(self) -> Any:
@@ -66,10 +64,6 @@ class CTCRecognizer:
             return "native"
         letters = {token for token in self._tokenizer.get_vocab() if len(token) == 1}
         return "uroman" if letters <= UROMAN else "native"
-
-    @property
-    def parameters(self) -> int:
-        return sum(weights.numel() for weights in self._model.parameters())
 
     def supports(self, language: str) -> bool:
         if not self._adapts:

@@ -3,92 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
 
-import numpy as np
-import torch
-from torch.nn.utils.rnn import pad_sequence
-
-from cascade.decoding import ANY, Decoding, Guarded
+from cascade.asr.decoding import Decoding
+from cascade.asr.guards import Guarded
+from cascade.asr.interface import SpeechRecognizer
+from cascade.asr.trained import TrainedRecognizer
 from speechtaxi import audio, checkpoint
-from speechtaxi.batch import LONGEST
 from speechtaxi.errors import InputError
-from speechtaxi.types import Transcript
 
-
-class SpeechRecognizer(Protocol):
-    """What every recogniser can do; it loads its weights when they are first needed."""
-
-    fingerprint: str
-    """Model, weights, task and decoding options: two that are equal write the same."""
-
-    longest: float | None
-    """Seconds that it hears at once: longer clips are cut for it; None where it does so itself."""
-
-    @property
-    def spells(self) -> Literal["native", "uroman"]:
-        """Whether it writes native script, or the Latin letters of uroman for every language."""
-        ...
-
-    @property
-    def parameters(self) -> int:
-        """The number of its weights."""
-        ...
-
-    takes: Collection[str]
-    """The options of `Decoding` that it follows."""
-
-    def supports(self, language: str) -> bool:
-        """Tell whether it can be asked for a language (ISO 639-3 or "und")."""
-        ...
-
-    def transcribe(self, waveforms: list[np.ndarray], language: str) -> list[Transcript]:
-        """Write what is said in float32 waveforms (samples,) at 16 kHz, all in one language.
-
-        Key, language, compression ratio, seconds and all flags but "truncated" and those of guards
-        are left out. The language heard, and its probability, are told of "und" alone, by those
-        that can tell. Who takes temperatures has one more argument, `temperature`, to sample at.
-        """
-        ...
-
-
-class TrainedRecognizer:
-    """A `cascade.Recognizer` that was fitted here: it needs no language, and tries any."""
-
-    longest, takes = LONGEST, ANY
-
-    def __init__(
-        self, folder: str, device: str, fingerprint: str, allow_remote_code: tuple[str, ...]
-    ) -> None:
-        self.folder, self.device, self.fingerprint = folder, device, fingerprint
-        self.allow_remote_code = allow_remote_code
-
-    @cached_property
-    def _model(self):
-        model = checkpoint.load(self.folder, allow_remote_code=self.allow_remote_code)
-        if not hasattr(model, "recognize"):
-            raise InputError(f"{self.folder} is a {type(model).__name__}, not a recogniser")
-        return model.to(self.device)
-
-    @property
-    def spells(self) -> Literal["native", "uroman"]:
-        return self._model.spells
-
-    @property
-    def parameters(self) -> int:
-        return sum(weights.numel() for weights in self._model.parameters())
-
-    def supports(self, language: str) -> bool:
-        return True
-
-    def transcribe(self, waveforms: list[np.ndarray], language: str) -> list[Transcript]:
-        padded = pad_sequence([torch.from_numpy(wave) for wave in waveforms], batch_first=True)
-        lengths = torch.tensor([len(wave) for wave in waveforms])
-        texts = self._model.recognize(padded.to(self.device), lengths.to(self.device))
-        return [Transcript("", text) for text in texts]
+__all__ = ["Decoding", "SpeechRecognizer", "TrainedRecognizer", "open_recognizer"]
 
 
 def open_recognizer(
@@ -136,13 +61,13 @@ def _open(
 ) -> SpeechRecognizer:
     kind, _, name = spec.partition(":")
     if kind == "whisper":
-        from cascade.whisper import OpenAIWhisper, openai_revision
+        from cascade.asr.openai import OpenAIWhisper, openai_revision
 
         revision = openai_revision(name) or digest(name)
         fingerprint = f"openai-whisper:{revision} {settings}"
         return OpenAIWhisper(name, device, dtype, fingerprint, decoding)
     if kind == "faster-whisper":
-        from cascade.faster import FasterWhisper, faster_revision
+        from cascade.asr.faster import FasterWhisper, faster_revision
 
         revision = faster_revision(name) or _folder_digest(Path(name), digest)
         fingerprint = f"faster-whisper:{revision} {settings}"
@@ -162,22 +87,22 @@ def _open(
         )
     from transformers import AutoConfig
 
-    from cascade.ctc import FAMILIES, CTCRecognizer
+    from cascade.asr.ctc import FAMILIES, CTCRecognizer
     from speechtaxi.hub import from_hub
 
     config = from_hub(AutoConfig, spec)
     revision = _folder_digest(folder, digest) if local else f"{spec}@{config._commit_hash}"
     fingerprint = f"transformers:{revision} {settings}"
     if config.model_type == "whisper":
-        from cascade.whisper import TransformersWhisper
+        from cascade.asr.whisper import TransformersWhisper
 
         return TransformersWhisper(spec, device, dtype, fingerprint, decoding)
     if config.model_type == "seamless_m4t_v2":
-        from cascade.seamless import Seamless
+        from cascade.asr.seamless import Seamless
 
         return Seamless(spec, device, dtype, fingerprint, decoding)
     if config.model_type in FAMILIES:
-        return CTCRecognizer(spec, device, dtype, fingerprint)
+        return CTCRecognizer(spec, device, dtype, fingerprint, decoding)
     raise InputError(
         f"{spec} is a {config.model_type} model, not a recogniser that is known here: "
         f"whisper, seamless_m4t_v2, {', '.join(sorted(FAMILIES))}"

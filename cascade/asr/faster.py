@@ -1,4 +1,4 @@
-"""Whisper by faster-whisper (CTranslate2): the same windows, search and figures as cascade.whisper.
+"""Whisper by faster-whisper (CTranslate2): windows, search and figures as in `cascade.asr.openai`.
 
 Clips up to 30 s go to CTranslate2 in batches; longer ones window by window, as the package has it.
 """
@@ -12,14 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from cascade.decoding import WHISPER, WINDOW_SECONDS, Decoding
-from speechtaxi.audio import SAMPLE_RATE
+from cascade.asr.decoding import WHISPER, WINDOW
+from cascade.asr.interface import PretrainedRecognizer
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line
 from speechtaxi.languages import UNKNOWN, from_whisper, whisper_code
 from speechtaxi.types import Transcript
-
-WINDOW = round(WINDOW_SECONDS * SAMPLE_RATE)
 
 MOST_TOKENS = 224
 """Of a window: half of what Whisper's decoder has positions for."""
@@ -68,18 +66,11 @@ def _package() -> Any:
     return faster_whisper
 
 
-class FasterWhisper:
+class FasterWhisper(PretrainedRecognizer):
     """A Whisper that was converted for CTranslate2, by name, hub id or folder."""
 
     spells: Literal["native"] = "native"
-    longest = None
     takes = WHISPER
-
-    def __init__(
-        self, name: str, device: str, dtype: str, fingerprint: str, decoding: Decoding
-    ) -> None:
-        self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
-        self.decoding = decoding
 
     @cached_property
     def _model(self) -> Any:

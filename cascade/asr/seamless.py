@@ -22,26 +22,21 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from cascade.decoding import GENERATING, WINDOW_SECONDS, Decoding
-from cascade.generation import Confidence, scores_of
+from cascade.asr.decoding import GENERATING, WINDOW_SECONDS
+from cascade.asr.generation import Confidence, scores_of
+from cascade.asr.interface import PretrainedRecognizer
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.hub import from_hub, weights_from_hub
 from speechtaxi.languages import UNKNOWN, seamless_code
 from speechtaxi.types import Transcript
 
 
-class Seamless:
+class Seamless(PretrainedRecognizer):
     """A Seamless M4T v2 of transformers, by folder or hub id."""
 
     spells: Literal["native"] = "native"
     longest = WINDOW_SECONDS
     takes = GENERATING
-
-    def __init__(
-        self, name: str, device: str, dtype: str, fingerprint: str, decoding: Decoding
-    ) -> None:
-        self.name, self.device, self.dtype, self.fingerprint = name, device, dtype, fingerprint
-        self.decoding = decoding
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -62,10 +57,6 @@ class Seamless:
         dtype = getattr(torch, self.dtype)
         model = weights_from_hub(SeamlessM4Tv2ForSpeechToText, self.name, dtype=dtype)
         return model.eval().to(self.device)
-
-    @property
-    def parameters(self) -> int:
-        return sum(weights.numel() for weights in self._model.parameters())
 
     def supports(self, language: str) -> bool:
         code = seamless_code(language)

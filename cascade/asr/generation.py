@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers import WhisperForConditionalGeneration as Whisper
 
-from cascade.decoding import Decoding
+from cascade.asr.decoding import Decoding
 
 FOLLOWED = {
     "_from_model_config",
