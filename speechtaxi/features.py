@@ -7,10 +7,8 @@ import inspect
 import json
 import logging
 import os
-import sqlite3
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,26 +19,15 @@ from torch import Tensor
 from speechtaxi import audio
 from speechtaxi.batch import Batch, buckets
 from speechtaxi.data import Clips
+from speechtaxi.database import Database
 from speechtaxi.encoder import SpeechEncoder
-from speechtaxi.errors import InputError
-from speechtaxi.store import BUSY_SECONDS, TranscriptStore, default_path, key
+from speechtaxi.store import TranscriptStore, default_path, key
 from speechtaxi.types import Utterance
 
 log = logging.getLogger(__name__)
 
-APPLICATION_ID = 0x53545846
-"""Tells a feature store from other SQLite files ("STXF", in its header)."""
-
 VERSION = 1
 """Part of every fingerprint; to be raised when a change here changes what is computed."""
-
-SCHEMA = f"""
-CREATE TABLE features (
-    key TEXT PRIMARY KEY, samples INTEGER NOT NULL, seconds REAL NOT NULL, rows INTEGER NOT NULL,
-    dtype TEXT NOT NULL, data BLOB NOT NULL
-);
-PRAGMA application_id = {APPLICATION_ID};
-"""
 
 
 def fingerprint(encoder: SpeechEncoder, *settings: object) -> str:
@@ -60,7 +47,7 @@ def fingerprint(encoder: SpeechEncoder, *settings: object) -> str:
     return hasher.hexdigest()
 
 
-class FeatureStore:
+class FeatureStore(Database):
     """Arrays (R, D) by key, in an SQLite file that several processes may use at once.
 
     They are kept as float16; an array that float16 cannot hold is kept as float32.
@@ -69,28 +56,15 @@ class FeatureStore:
         InputError: the file is not a feature store, or cannot be written (from any method).
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        with self._explained():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, BUSY_SECONDS, isolation_level=None)
-            self._database.execute("PRAGMA page_size = 16384")  # of a new file: arrays are large
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            with self._transaction():
-                self._create()
-            self._database.execute("PRAGMA journal_mode = WAL")
-
-    def _create(self) -> None:
-        (application,) = self._database.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application == 0 and tables == 0:
-            for statement in SCHEMA.split(";"):
-                self._database.execute(statement)
-        elif application != APPLICATION_ID:
-            raise InputError(
-                f"{self.path} is an SQLite file, but not a feature store; choose another place "
-                "with --model.features"
-            )
+    KIND = "feature store"
+    APPLICATION_ID = 0x53545846  # "STXF"
+    SCHEMA = """
+    CREATE TABLE features (
+        key TEXT PRIMARY KEY, samples INTEGER NOT NULL, seconds REAL NOT NULL,
+        rows INTEGER NOT NULL, dtype TEXT NOT NULL, data BLOB NOT NULL
+    );
+    """
+    ELSEWHERE = "--model.features, null for none, or SPEECHTAXI_CACHE"
 
     def missing(self, keys: Iterable[str]) -> set[str]:
         """Return which of `keys` are not there."""
@@ -130,25 +104,6 @@ class FeatureStore:
                     for small in [_small(array)]
                 ),
             )
-
-    @contextmanager
-    def _transaction(self) -> Generator[None, None, None]:
-        self._database.execute("BEGIN IMMEDIATE")  # waits its turn, where an upgrade would fail
-        with self._database:  # commits, or rolls back and raises
-            yield
-
-    @contextmanager
-    def _explained(self) -> Generator[None, None, None]:
-        try:
-            yield
-        except (OSError, sqlite3.OperationalError, sqlite3.DatabaseError) as error:
-            if isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
-                raise
-            raise InputError(
-                f"the feature store {self.path} cannot be used: {error}; make room, choose another "
-                "place on a local disk (--model.features, SPEECHTAXI_CACHE), or turn it off with "
-                "--model.features null"
-            ) from error
 
 
 def _small(array: np.ndarray) -> np.ndarray:

@@ -5,35 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from speechtaxi.errors import InputError
+from speechtaxi.database import Database
 from speechtaxi.languages import from_whisper
 from speechtaxi.types import Transcript
 
-APPLICATION_ID = 0x53545458
-"""Tells a transcript store from other SQLite files ("STTX", in its header)."""
-
-BUSY_SECONDS = 60.0
-"""How long to wait while another process writes."""
-
 COLUMNS = tuple(field.name for field in fields(Transcript))
-
-SCHEMA = f"""
-CREATE TABLE transcripts (
-    key TEXT PRIMARY KEY, text TEXT NOT NULL, language TEXT, heard TEXT, heard_probability REAL,
-    avg_logprob REAL, no_speech_prob REAL, compression_ratio REAL, flags TEXT NOT NULL,
-    seconds REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE digests (
-    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL
-) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-"""
 
 
 def default_path() -> Path:
@@ -58,44 +38,27 @@ def key(
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
 
 
-class TranscriptStore:
+class TranscriptStore(Database):
     """Transcripts by key, in an SQLite file that several processes may use at once.
 
     Raises:
         InputError: the file is not a transcript store, or cannot be written (from any method).
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"cannot make a transcript store at {self.path}: {error.strerror}; "
-                "choose another place (--store, SPEECHTAXI_CACHE)"
-            ) from None
-        with self._explained():
-            # Transactions are begun by hand: IMMEDIATE waits its turn where an upgrade would fail.
-            self._database = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            with self._transaction():
-                self._create()
-            self._database.execute("PRAGMA journal_mode = WAL")
-
-    def _create(self) -> None:
-        """Make the tables of a new file; refuse a file that belongs to something else."""
-        (application,) = self._database.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application == 0 and tables == 0:
-            for statement in SCHEMA.split(";"):
-                self._database.execute(statement)
-        elif application != APPLICATION_ID:
-            raise InputError(
-                f"{self.path} is an SQLite file, but not a transcript store; choose another place"
-            )
-        else:
-            self._migrate()
+    KIND = "transcript store"
+    APPLICATION_ID = 0x53545458  # "STTX"
+    SCHEMA = """
+    CREATE TABLE transcripts (
+        key TEXT PRIMARY KEY, text TEXT NOT NULL, language TEXT, heard TEXT, heard_probability REAL,
+        avg_logprob REAL, no_speech_prob REAL, compression_ratio REAL, flags TEXT NOT NULL,
+        seconds REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE digests (
+        path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+        digest TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """
+    ELSEWHERE = "--store, SPEECHTAXI_CACHE"
 
     def _migrate(self) -> None:
         """Bring an older store up to date: it kept Whisper's tags, and no probability of them."""
@@ -141,26 +104,6 @@ class TranscriptStore:
                 "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (name, *state, digest)
             )
         return digest
-
-    @contextmanager
-    def _transaction(self, durable: bool = False) -> Generator[None, None, None]:
-        """Do all or nothing; only what is `durable` waits for the disk."""
-        self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        self._database.execute("BEGIN IMMEDIATE")
-        with self._database:  # commits, or rolls back and raises
-            yield
-
-    @contextmanager
-    def _explained(self) -> Generator[None, None, None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            if type(error) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
-                raise
-            raise InputError(
-                f"the transcript store {self.path} cannot be used: {error}; make room, or choose "
-                "another place on a local disk (--store, SPEECHTAXI_CACHE); what is done is kept"
-            ) from error
 
 
 def _row(transcript: Transcript) -> tuple[object, ...]:

@@ -338,13 +338,13 @@ def test_values_beyond_float16_are_kept_whole(tmp_path):
 
 def test_places_that_hold_no_features(tmp_path):
     (tmp_path / "notes.txt").write_text("no database\n" * 100)
-    with pytest.raises(InputError, match=r"notes\.txt.*not a database.*--model\.features null"):
+    with pytest.raises(InputError, match=r"notes\.txt.*not a database.*--model\.features"):
         FeatureStore(tmp_path / "notes.txt")
     with sqlite3.connect(tmp_path / "other.sqlite") as database:
         database.execute("CREATE TABLE mine (x)")
     with pytest.raises(InputError, match="not a feature store"):
         FeatureStore(tmp_path / "other.sqlite")
-    with pytest.raises(InputError, match="cannot be used"):
+    with pytest.raises(InputError, match="cannot make a feature store"):
         FeatureStore(tmp_path / "notes.txt" / "f.sqlite")
 
 

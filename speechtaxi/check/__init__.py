@@ -18,9 +18,9 @@ from speechtaxi.check.findings import (
     measure_shortcuts,
     shortcut_scores,
 )
-from speechtaxi.check.options import pair, progress
+from speechtaxi.check.options import add_columns, progress
 from speechtaxi.errors import InputError
-from speechtaxi.records import ALIASES, fingerprint, read_manifest
+from speechtaxi.records import fingerprint, read_manifest
 from speechtaxi.types import Utterance
 
 __all__ = ["count", "count_labels", "inspect", "leaks", "main", "shortcut_scores"]
@@ -33,14 +33,7 @@ def main(argv: list[str]) -> int:
     add_fetch(verbs)
     verb = verbs.add_parser("check", help="counts, lengths, label balance, damage, leaks")
     verb.add_argument("manifest", help="JSONL, CSV, TSV, Parquet, or a folder of label folders")
-    verb.add_argument(
-        "--columns",
-        nargs="+",
-        type=pair,
-        default=[],
-        metavar="OURS=THEIRS",
-        help=f"what the manifest calls our fields ({', '.join(ALIASES)})",
-    )
+    add_columns(verb, "manifest")
     verb.add_argument("--language", help="of all rows, where no column tells it (ISO 639-3)")
     verb.add_argument(
         "--shortcuts",

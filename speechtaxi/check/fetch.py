@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from speechtaxi.check.findings import count
-from speechtaxi.check.options import pair, progress
+from speechtaxi.check.options import add_columns, progress
 from speechtaxi.errors import InputError
 from speechtaxi.languages import is_code
-from speechtaxi.records import ALIASES
 
 NAMED_AT_MOST = 20
 """Clips left out that are named on stderr; source.json names all."""
@@ -47,14 +46,7 @@ def add_fetch(verbs: Any) -> None:
         help="ISO 639-3, or the corpus' own names (default: all)",
     )
     verb.add_argument("--revision", help="commit, branch or tag, where not the usual one")
-    verb.add_argument(
-        "--columns",
-        nargs="+",
-        type=pair,
-        default=[],
-        metavar="OURS=THEIRS",
-        help=f"what the corpus calls our fields ({', '.join(ALIASES)})",
-    )
+    add_columns(verb, "corpus")
     verb.add_argument("--language", help="of all rows, where the corpus does not tell it")
 
 

@@ -6,7 +6,21 @@ import argparse
 from collections.abc import Iterable
 from typing import TypeVar
 
+from speechtaxi.records import ALIASES
+
 Item = TypeVar("Item")
+
+
+def add_columns(verb: argparse.ArgumentParser, whose: str) -> None:
+    """Let a user say what a manifest or corpus calls our fields."""
+    verb.add_argument(
+        "--columns",
+        nargs="+",
+        type=pair,
+        default=[],
+        metavar="OURS=THEIRS",
+        help=f"what the {whose} calls our fields ({', '.join(ALIASES)})",
+    )
 
 
 def pair(text: str) -> tuple[str, str]:
