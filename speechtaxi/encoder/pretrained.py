@@ -21,6 +21,7 @@ from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import Seamles
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from speechtaxi.audio import SAMPLE_RATE
+from speechtaxi.encoder.fbank import Fbank
 from speechtaxi.encoder.frames import Frames, SpeechEncoder, frame_mask
 from speechtaxi.encoder.lora import add_lora, lora, merge_lora
 from speechtaxi.encoder.whisper import FRAME, WINDOW, WhisperMel, Window, hear
@@ -97,7 +98,7 @@ class PretrainedEncoder(SpeechEncoder):
             self.mel, self.window = WhisperMel(hf_config.num_mel_bins), "30s"
             model.layerdrop = 0.0
         if family in FBANK_FAMILY:
-            self.extractor = SeamlessM4TFeatureExtractor.from_dict(extractor)
+            self.fbank = Fbank(extractor["num_mel_bins"], extractor["stride"])
         if family == "seamless_m4t_v2" and model.adapter is not None:
             for norm in ("residual_layer_norm", "self_attn_layer_norm"):
                 getattr(model.adapter.layers[0], norm).register_forward_hook(self._hush)
@@ -182,10 +183,8 @@ class PretrainedEncoder(SpeechEncoder):
         counts = self.frame_count(lengths)
         inputs = waveforms
         if self.family in FBANK_FAMILY:
-            clips = [w[:n].cpu().numpy() for w, n in zip(waveforms, lengths, strict=True)]
-            features = self.extractor(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-            inputs = features["input_features"].to(waveforms.device)
-            self._heard = options["attention_mask"] = features["attention_mask"].to(inputs.device)
+            inputs, heard = self.fbank(waveforms, lengths)
+            self._heard = options["attention_mask"] = frame_mask(heard, inputs.shape[1]).long()
         elif not self.by_length:
             options["attention_mask"] = frame_mask(lengths, waveforms.shape[1]).long()
         settings = self.model.config
