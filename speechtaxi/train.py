@@ -75,16 +75,9 @@ def fit(arguments: list[str]) -> int:
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+    from speechtaxi.callbacks import EpochLines, EpochSeed, FiniteLoss, Interruption, MetricsLog
     from speechtaxi.data import SpeechDataModule
-    from speechtaxi.writer import (
-        Calibrator,
-        EpochLines,
-        EpochSeed,
-        FiniteLoss,
-        Interruption,
-        MetricsLog,
-        RunWriter,
-    )
+    from speechtaxi.writer import Calibrator, RunWriter
 
     class FitCLI(LightningCLI):
         """Adds the run folder, and the callbacks that fill it."""
