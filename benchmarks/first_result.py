@@ -65,7 +65,7 @@ def main() -> None:
             "bare": ["-c", imports],
             "classify": [
                 *("-m", "speechtaxi", "classify", str(args.output / model), str(clip)),
-                *("--format", "jsonl"),
+                *("--format", "jsonl", "--no_gate"),  # noise is to be heard too
             ],
         }.items()
     }

@@ -18,12 +18,23 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from speechtaxi import temperature
 from speechtaxi.errors import InputError
 
 ROUTES = ("e2e", "cascade")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class Undrawn(TorchFunctionMode):
+    """Leaves out the drawing of random weights, which takes longer than to load others."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "").endswith(("uniform_", "normal_")):  # of tensors, nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,8 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
         settings["allow_remote_code"] = list(allow_remote_code)
     for name in ("recognizer", "fallback", "encoder_config"):  # what was exported beside the model
         settings[name] = _absolute(settings.get(name), saved.folder)
-    model = model_class(**{k: v for k, v in settings.items() if k in saved.settings})
+    with Undrawn():
+        model = model_class(**{k: v for k, v in settings.items() if k in saved.settings})
     try:
         model.load_state_dict(saved.state)
     except RuntimeError as error:

@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from cascade.asr.decoding import WHISPER, WINDOW
 from cascade.asr.interface import PretrainedRecognizer
+from speechtaxi.encoder.whisper import WhisperMel
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line
 from speechtaxi.languages import UNKNOWN, from_whisper, whisper_code
@@ -113,11 +115,9 @@ class FasterWhisper(PretrainedRecognizer):
     ) -> list[Transcript]:
         if max(map(len, waveforms)) > WINDOW:
             return [self._long(wave, language) for wave in waveforms]
-        model = self._model
-        extract = model.feature_extractor
-        mels = [extract(np.pad(w, (0, WINDOW - len(w))))[..., : WINDOW // 160] for w in waveforms]
-        encoded = model.encode(np.stack(mels).astype(np.float32))
-        codes, sure = [whisper_code(language)] * len(mels), [None] * len(mels)
+        model, count = self._model, len(waveforms)
+        encoded = self._encode(waveforms)
+        codes, sure = [whisper_code(language)] * count, [None] * count
         if language == UNKNOWN and self._multilingual:
             best = [chances[0] for chances in model.model.detect_language(encoded)]
             codes, sure = [tag[2:-2] for tag, _ in best], [chance for _, chance in best]
@@ -154,6 +154,24 @@ class FasterWhisper(PretrainedRecognizer):
                 )
             )
         return transcripts
+
+    @cached_property
+    def _mel(self) -> WhisperMel:
+        return WhisperMel(self._model.feature_extractor.mel_filters.shape[0])
+
+    def _encode(self, waveforms: list[np.ndarray]) -> Any:
+        """Return the encoder's frames (B, 1500, D), as CTranslate2 has them.
+
+        On a CPU clip by clip: a batch does not fit its cache.
+        """
+        padded = pad_sequence([torch.from_numpy(wave) for wave in waveforms], batch_first=True)
+        mels = self._mel(padded).numpy()
+        if self._model.model.device != "cpu":
+            return self._model.encode(mels)
+        from ctranslate2 import StorageView
+
+        parts = [np.array(self._model.encode(mel[None])) for mel in mels]
+        return StorageView.from_array(np.concatenate(parts))
 
     def _tokenizer(self, code: str | None) -> Any:
         from faster_whisper.tokenizer import Tokenizer

@@ -45,7 +45,6 @@ def main(argv: list[str]) -> int:
     )
     segmenter = engine.segmenter_of(args)
     chosen = by_model(args.model, recordings)
-    settings = settings_of(args, chosen, segmenter.name if segmenter else "none")
     shown: list[Answer] = []
     marks: Marks = {}
     with ExitStack() as stack:
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> int:
             sink = results.open_results(
                 args.output or "-",
                 kind,
-                settings,
+                settings_of(args, chosen, segmenter.name if segmenter else "none"),
                 top_k=args.top_k,
                 overwrite=args.overwrite,
                 retry_crashed=args.retry_crashed,
@@ -129,7 +128,9 @@ def fingerprint(model: str) -> str:
 def settings_of(
     args: argparse.Namespace, models: Iterable[str], segmenter: str
 ) -> dict[str, object]:
-    """Return what rows depend on: results made with other settings are not gone on with."""
+    """Return what rows depend on: a file made with other settings is not gone on with."""
+    if not args.output:
+        return {}
     names = ("cut_above", "no_gate", "longest", "window", "overlap", "min_probability", "romanize")
     return {
         "model": [fingerprint(name) for name in [*models, *args.ensemble]],
