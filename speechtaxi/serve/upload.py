@@ -194,7 +194,8 @@ def decode(source: Path, target: Path, most: float, deadline: float) -> float:
 
     samples = 0
     form = {"samplerate": audio.SAMPLE_RATE, "channels": 1, "subtype": "FLOAT", "format": "WAV"}
-    with soundfile.SoundFile(target, "w", **form) as out:
+    # Given a path, soundfile would wait for the disk
+    with target.open("w+b") as file, soundfile.SoundFile(file, "w", **form) as out:
         for block in audio.stream(source, block_seconds=5.0):
             samples += len(block)
             if samples > most * audio.SAMPLE_RATE:
