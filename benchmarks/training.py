@@ -326,7 +326,7 @@ def main() -> None:
     """Print the tables."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--output", type=Path, required=True, help="folder of clips and weights")
-    p.add_argument("--clips", type=int, default=32)
+    p.add_argument("--clips", type=int, default=128)
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--layers", type=int, default=2)
