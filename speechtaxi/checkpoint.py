@@ -90,7 +90,9 @@ def read(folder: str | Path) -> Saved:
             from safetensors.torch import load_file
 
             config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-            class_path, settings, state = config["class_path"], config["settings"], load_file(path)
+            class_path, settings = config["class_path"], config["settings"]
+            # Copies, as what is only mapped would be lost with a file that is overwritten
+            state = {name: weights.clone() for name, weights in load_file(path).items()}
             fitted, languages = config.get("temperature"), config.get("calibrated_on") or ()
         else:
             saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -136,7 +138,7 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
     with Undrawn():
         model = model_class(**{k: v for k, v in settings.items() if k in saved.settings})
     try:
-        model.load_state_dict(saved.state)
+        model.load_state_dict(saved.state, assign=True)
     except RuntimeError as error:
         raise InputError(
             f"{folder} does not fit this version of {saved.class_path}; use the version of "

@@ -130,3 +130,11 @@ def test_only_the_routes_classes_are_built(exported, tmp_path, name):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="neither route"):
         checkpoint.load(folder)
+
+
+def test_a_model_that_is_loaded_draws_no_random_weights(exported):
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    model = speechtaxi.load(str(exported))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(weights.isfinite().all() for weights in model.state_dict().values())
