@@ -144,6 +144,7 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
             f"{folder} does not fit this version of {saved.class_path}; use the version of "
             "speechtaxi that trained it (run.json tells), or train it again"
         ) from error
+    model.float()  # what was trained in bf16-true
     if hasattr(model, "merge_lora"):  # quicker, and an exported folder needs no peft
         model.merge_lora()
     model.source = str(folder)

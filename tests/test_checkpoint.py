@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_e2e_classifier import batch_of
 from test_encoder import CLIPS
 
@@ -138,3 +138,16 @@ def test_a_model_that_is_loaded_draws_no_random_weights(exported):
     model = speechtaxi.load(str(exported))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(weights.isfinite().all() for weights in model.state_dict().values())
+
+
+def test_weights_saved_in_half_precision_are_loaded_as_float32(exported, tmp_path):
+    folder = tmp_path / "half"
+    shutil.copytree(exported, folder)
+    weights = load_file(exported / "model.safetensors")
+    save_file({n: w.bfloat16() if w.is_floating_point() else w for n, w in weights.items()},
+              folder / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    model = speechtaxi.load(str(folder))
+    assert {w.dtype for w in model.state_dict().values()} <= {torch.float32, torch.int64}
+    with torch.inference_mode():
+        expected = speechtaxi.load(str(exported))(batch_of(CLIPS))
+        torch.testing.assert_close(model(batch_of(CLIPS)), expected, atol=0.1, rtol=0.1)

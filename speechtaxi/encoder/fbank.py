@@ -55,7 +55,7 @@ class Fbank(nn.Module):
         total = counts[:, None, None]
         mean = (bands * mask).sum(1, keepdim=True) / total
         centred = (bands - mean) * mask
-        variance = centred.square().sum(1, keepdim=True) / (total - 1)
+        variance = centred.square().sum(1, keepdim=True) / (total - 1).clamp_min(1)
         pairs = counts // self.stride
         longest = int(pairs.max())
         bands = (centred / (variance + 1e-7).sqrt())[:, : longest * self.stride]
