@@ -16,8 +16,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from speechtaxi import temperature
@@ -115,12 +114,21 @@ def read(folder: str | Path) -> Saved:
     return Saved(class_path, settings, state, Path(folder), fitted, tuple(languages))
 
 
-def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> LightningModule:
+def class_path(model: nn.Module) -> str:
+    """Return what checkpoints call a model's class: the one that was trained."""
+    own = type(model)
+    return getattr(model, "class_path", None) or f"{own.__module__.split('.')[0]}.{own.__name__}"
+
+
+def load(
+    folder: str | Path, *, allow_remote_code: tuple[str, ...] = (), trainable: bool = False
+) -> nn.Module:
     """Build a trained model, ready to classify (or to recognise), on the CPU.
 
     Args:
         folder: a run folder, or a model folder written by `speechtaxi export`.
         allow_remote_code: pretrained encoders whose own modelling code may be run, by name.
+        trainable: build the LightningModule, for a Trainer; else Lightning is not needed.
 
     Raises:
         InputError: no usable model is there.
@@ -129,7 +137,9 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
     package, _, name = saved.class_path.rpartition(".")
     if package not in ROUTES or not name.isidentifier():
         raise InputError(f"{folder} names the class {saved.class_path}, which is of neither route")
-    model_class = getattr(import_module(package), name)
+    route = import_module(package)
+    model_class = route.UNTRAINED.get(name) if not trainable else None
+    model_class = model_class or getattr(route, name)
     settings = dict(saved.settings)
     if "allow_remote_code" in settings:  # what a checkpoint says of itself is no permission
         settings["allow_remote_code"] = list(allow_remote_code)
@@ -147,14 +157,14 @@ def load(folder: str | Path, *, allow_remote_code: tuple[str, ...] = ()) -> Ligh
     model.float()  # what was trained in bf16-true
     if hasattr(model, "merge_lora"):  # quicker, and an exported folder needs no peft
         model.merge_lora()
-    model.source = str(folder)
+    model.source, model.class_path = str(folder), saved.class_path
     if saved.temperature is not None:
         model.temperature, model.calibrated = saved.temperature, True
         model.calibrated_on = saved.calibrated_on
     return model.eval()
 
 
-def save(model: LightningModule, folder: str | Path, card: str) -> None:
+def save(model: nn.Module, folder: str | Path, card: str) -> None:
     """Write a model folder: config.json, model.safetensors, preprocessor, tokenizer, README.md.
 
     A cascade brings its recogniser with it where that one was trained here; one from the hub is
@@ -174,7 +184,7 @@ def save(model: LightningModule, folder: str | Path, card: str) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    settings = json.loads(json.dumps(dict(model.hparams)))
+    settings = json.loads(json.dumps(model.settings))
     for role in ("recognizer", "fallback"):
         if settings.get(role) and is_model(settings[role]):
             save(load(settings[role]), partial / role, card)
@@ -191,8 +201,8 @@ def save(model: LightningModule, folder: str | Path, card: str) -> None:
     _write_json(partial / "preprocessor_config.json", features)
     labels = list(getattr(model, "labels", ()))
     config = {
-        "architectures": [type(model).__name__],
-        "class_path": f"{type(model).__module__.split('.')[0]}.{type(model).__name__}",
+        "architectures": [class_path(model).split(".")[1]],
+        "class_path": class_path(model),
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
         "settings": settings,

@@ -1,4 +1,4 @@
-"""The shared half of both routes: head, loss, optimiser, scores, predictions."""
+"""The shared half of both routes: head and predictions. `speechtaxi.training` trains it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.nn import functional as F
 from typing_extensions import Self
 
 from speechtaxi import audio
@@ -19,7 +16,6 @@ from speechtaxi.batch import Batch, buckets, collate
 from speechtaxi.errors import InputError
 from speechtaxi.labels import label_set
 from speechtaxi.languages import UNKNOWN
-from speechtaxi.metrics import epoch_scores
 from speechtaxi.optimizer import Optimizer
 from speechtaxi.types import Flag, Prediction, Utterance
 
@@ -134,7 +130,7 @@ class AudioClassifier:
             yield row
 
 
-class Classifier(LightningModule, AudioClassifier):
+class Classifier(nn.Module, AudioClassifier):
     """One vector per clip, from a route, through one shared head.
 
     A route defines `embed` (and, if it reads, `read`). Everything else is the same lines for both,
@@ -174,9 +170,8 @@ class Classifier(LightningModule, AudioClassifier):
         self.optimizer = Optimizer(lr, encoder_lr, weight_decay, warmup, schedule)
         self.dropout = nn.Dropout(dropout)
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
-        self.register_buffer("loss_weights", torch.ones(len(self.labels)), persistent=False)
-        self.dev_scores = epoch_scores(len(self.labels), "dev/")
-        self.test_scores = epoch_scores(len(self.labels), "test/")
+        self.settings: dict[str, Any] = {}
+        """What it was made with: all that a checkpoint holds beside the weights."""
         self.source = ""
         self.temperature = 1.0
         """What logits are divided by for probabilities; `checkpoint.load` sets it."""
@@ -200,6 +195,11 @@ class Classifier(LightningModule, AudioClassifier):
     def flags(self, utterance: Utterance) -> tuple[Flag, ...]:
         """Return what a user should know of how this clip was read."""
         return ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
 
     @property
     def at_once(self) -> int:
@@ -236,47 +236,6 @@ class Classifier(LightningModule, AudioClassifier):
         """Return logits, (B, C), in the order of `labels`."""
         return self.head(self.dropout(self.embed(batch)))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the class, so that `checkpoint.load` builds the right one."""
-        checkpoint["class_path"] = f"{type(self).__module__.split('.')[0]}.{type(self).__name__}"
-
-    def setup(self, stage: str) -> None:
-        """Take the topics' weights from the training clips."""
-        if stage == "fit" and self.class_weights:
-            self.loss_weights.copy_(self.trainer.datamodule.class_weights())
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Return the loss of a batch."""
-        if not len(batch):  # all its files were damaged
-            return None
-        loss = F.cross_entropy(
-            self(batch), batch.labels, self.loss_weights, label_smoothing=self.label_smoothing
-        )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch))
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Score a batch of dev clips and return its logits, (B, C)."""
-        if not len(batch):
-            return None
-        logits = self(batch)
-        loss = F.cross_entropy(logits, batch.labels)
-        self.dev_scores.update(logits, batch.labels)
-        self.log("dev/loss", loss, batch_size=len(batch), sync_dist=True)
-        self.log_dict(self.dev_scores, prog_bar=True, on_epoch=True, batch_size=len(batch))
-        return logits
-
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        """Score a batch of test clips and return its predictions."""
-        if not len(batch):
-            return []
-        logits = self(batch)
-        known = batch.labels >= 0
-        if known.any():
-            self.test_scores.update(logits[known], batch.labels[known])
-            self.log_dict(self.test_scores, on_epoch=True, batch_size=len(batch))
-        return self.predictions(batch, logits)
-
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[Prediction]:
         return self.predictions(batch, self(batch)) if len(batch) else []
 
@@ -307,7 +266,3 @@ class Classifier(LightningModule, AudioClassifier):
                 )
             )
         return rows
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW with warm-up, stepped by batch."""
-        return self.optimizer.configure(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from importlib import import_module
@@ -50,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     name, *arguments = argv or ["--help"]
+    gc.set_threshold(50_000)  # imports make many objects and hardly any garbage
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: huge pages, so fewer page faults
     if name not in (*COMMANDS, *OVERVIEW):
         print(
             f"speechtaxi: unknown command '{name}'; use one of {', '.join(COMMANDS)}",

@@ -216,7 +216,8 @@ def score(verb: str, run: str, arguments: list[str]) -> int:
         raise told(error) from error
     if config.get("threads"):
         torch.set_num_threads(config["threads"])
-    model = checkpoint.load(run, allow_remote_code=tuple(settings.allow_remote_code))
+    allowed = tuple(settings.allow_remote_code)
+    model = checkpoint.load(run, allow_remote_code=allowed, trainable=True)
     seed_everything(config.get("seed_everything") or 0, verbose=False)
     data = parser.instantiate_classes(settings).data
     labels = getattr(model, "labels", None)

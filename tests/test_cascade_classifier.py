@@ -1,5 +1,7 @@
 """The cascade route: views, what is read of a clip, and the same text in training and use."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -110,6 +112,19 @@ def test_predictions_tell_what_was_read_and_what_was_said(cascade_run, speller):
     assert sum(row.prediction == row.label for row in rows) >= 14
 
 
+def test_classifies_without_lightning(e2e_run, cascade_run, corpus):
+    """Both routes, and the recogniser that was trained here."""
+    clip = read_manifest(corpus)[0].audio
+    lines = [["classify", str(run), clip, "--language", "eng"] for run in (e2e_run, cascade_run)]
+    script = (
+        "import sys; sys.modules.update(lightning=None, torchmetrics=None)\n"
+        "from speechtaxi.cli import main\n"
+        f"sys.exit(max(main(line) for line in {lines!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_classify_reads_what_test_read(cascade_run, corpus):
     tested = {row.id: row for row in read_predictions(cascade_run / "predictions-test.jsonl")}
     clips = [row for row in read_manifest(corpus) if row.id in tested]
@@ -215,7 +230,7 @@ def test_a_recogniser_tells_the_language(sure, tone, tmp_path):
 
 
 def test_memory_is_flat_in_the_number_of_files(monkeypatch):
-    monkeypatch.setattr("cascade.classifier.RECENT", 10)
+    monkeypatch.setattr("cascade.model.RECENT", 10)
     model = TextClassifier(LABELS, view="gold")
     model._remembered = 10
     clips = [Utterance(str(n), "eng", text=f"text {n}") for n in range(100)]
@@ -229,7 +244,7 @@ def test_memory_is_flat_in_the_number_of_files(monkeypatch):
 
 
 def test_a_stage_reads_each_clip_once(fit_arguments, tmp_path, monkeypatch):
-    monkeypatch.setattr("cascade.classifier.RECENT", 0)
+    monkeypatch.setattr("cascade.model.RECENT", 0)
     asked = []
     real = TextClassifier._gold
     monkeypatch.setattr(
@@ -280,7 +295,7 @@ def test_english_is_a_view_of_its_own(corpus, tmp_path):
     model._transcriber = Transcriber(Told(), TranscriptStore(tmp_path / "t.sqlite"))
     clip = replace(read_manifest(corpus)[0], language="rus", text="дождь")
     assert model.read([clip]) == [("Україна, 2 години", None)]  # as it came, and no gold text of it
-    assert model.hparams["view"] == "english"
+    assert model.settings["view"] == "english"
 
 
 def test_a_fallback_is_for_the_romanised_view(corpus, tmp_path):
@@ -318,7 +333,7 @@ def test_decoding_is_part_of_the_model(speller, tmp_path):
     model = TextClassifier(LABELS, decoding={"compression_ratio_threshold": 2.4}, **options)
     plain = TextClassifier(LABELS, **options)
     assert model.transcriber.fingerprint != plain.transcriber.fingerprint
-    assert model.hparams["decoding"] == {"compression_ratio_threshold": 2.4}
+    assert model.settings["decoding"] == {"compression_ratio_threshold": 2.4}
     beams = TextClassifier(LABELS, decoding={"beam_size": 5}, **options)
     with pytest.raises(InputError, match="does not take beam_size"):
         _ = beams.transcriber

@@ -16,7 +16,8 @@ from transformers import (
 
 import speechtaxi
 from cascade.asr import open_recognizer
-from cascade.recognizer import UROMAN_SYMBOLS, Recognizer, letters
+from cascade.recognizer import Recognizer
+from cascade.speller import UROMAN_SYMBOLS, letters
 from cascade.transcriber import Transcriber
 from speechtaxi import audio
 from speechtaxi.cli import main
@@ -106,7 +107,7 @@ def test_its_encoder_warm_starts_the_e2e_route(recognizer_run, fit_arguments, tm
     warm = [f"--model.encoder={recognizer_run}", "--trainer.max_epochs=1"]
     assert main(["fit", *fit_arguments, "-c", "e2e_tiny", f"--run={run}", *warm]) == 0
     again = speechtaxi.load(str(run))
-    assert again.hparams["encoder"] == str(recognizer_run)
+    assert again.settings["encoder"] == str(recognizer_run)
 
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "wav2vec2-bert"])

@@ -5,11 +5,13 @@ import shutil
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from safetensors.torch import load_file, save_file
 from test_e2e_classifier import batch_of
 from test_encoder import CLIPS
 
 import speechtaxi
+from e2e import SpeechClassifier
 from speechtaxi import checkpoint, temperature
 from speechtaxi.cli import main
 from speechtaxi.errors import InputError
@@ -29,6 +31,21 @@ def test_run_and_model_folder_give_the_same_logits(e2e_run, exported):
     assert type(one) is type(two)
     with torch.inference_mode():
         assert torch.equal(one(batch_of(CLIPS)), two(batch_of(CLIPS)))
+
+
+def test_a_trainer_is_given_a_module_of_lightning(e2e_run, tmp_path):
+    plain, trainable = speechtaxi.load(str(e2e_run)), checkpoint.load(e2e_run, trainable=True)
+    usual = SpeechClassifier.load_from_checkpoint(e2e_run / "checkpoints" / "best.ckpt").eval()
+    assert not isinstance(plain, LightningModule)
+    for model in (trainable, usual):
+        assert isinstance(model, SpeechClassifier)
+        with torch.inference_mode():
+            assert torch.equal(model(batch_of(CLIPS)), plain(batch_of(CLIPS)))
+    for number, model in enumerate((plain, trainable)):
+        checkpoint.save(model, tmp_path / str(number), "")
+    one, two = (json.loads((tmp_path / n / "config.json").read_text()) for n in "01")
+    assert one == two
+    assert one["class_path"] == "e2e.SpeechClassifier"
 
 
 def test_the_model_folder_is_that_of_the_field(exported):

@@ -94,7 +94,7 @@ def test_a_lora_model_warm_starts_another_with_what_it_learned(tiny, tmp_path):
         torch.testing.assert_close(
             again(*batch).last, model.encoder(*batch).last, atol=1e-5, rtol=1e-5
         )
-    assert checkpoint.load(tmp_path / "model").hparams["lora"] is None
+    assert checkpoint.load(tmp_path / "model").settings["lora"] is None
 
 
 @pytest.mark.parametrize(

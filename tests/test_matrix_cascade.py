@@ -219,7 +219,7 @@ def test_it_was_tuned_as_its_config_says_and_resumed(trained):
 def test_logits_are_those_of_the_reference_class_and_of_the_text_alone(trained):
     name, _, run = trained
     model = checkpoint.load(run)
-    if isinstance(model, cascade.Recognizer):
+    if isinstance(model, cascade.Speller):
         waves = [torch.randn(n) * 0.1 for n in (9_000, 12_000, 7_000)]
         padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
         with torch.inference_mode():
@@ -274,7 +274,7 @@ def test_it_trains_in_bf16_and_every_tuned_weight_has_a_gradient(trained):
     waves = [np.random.default_rng(n).standard_normal(9_000).astype(np.float32) for n in (1, 2)]
     batch = collate(clips, waves, [0, 1])
     with torch.autocast("cpu", torch.bfloat16):
-        if isinstance(model, cascade.Recognizer):
+        if isinstance(model, cascade.Speller):
             scores, _ = model(batch.waveforms, batch.lengths)
             loss = scores.square().mean()
         else:
