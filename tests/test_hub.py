@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
+from speechtaxi import hub
 from speechtaxi.encoder import open_encoder
 from speechtaxi.errors import InputError
 
@@ -96,3 +99,36 @@ def test_config_cut_off(folder):
 
 def test_no_such_folder(tmp_path):
     refused(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Return the requests to a hub that does not answer."""
+    asked = []
+
+    class Session:
+        def head(self, url, **_):
+            asked.append(url)
+            raise OSError("Name or service not known\nand more")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
+    hub._ask.cache_clear()
+    yield asked
+    hub._ask.cache_clear()
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(asked, capsys):
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"cannot load nobody/nothing: .*HF_HUB_OFFLINE=1"):
+            open_encoder("nobody/nothing")
+    assert asked == [constants.ENDPOINT]
+    told = capsys.readouterr().err.splitlines()
+    assert [line for line in told if "cannot be reached (Name or service not known)" in line] == [
+        f"{constants.ENDPOINT} cannot be reached (Name or service not known); looking in the cache"
+    ]
+
+
+def test_the_hub_is_not_asked_for_a_folder(asked, whole):
+    open_encoder(str(whole))
+    assert not asked
