@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,8 @@ class Cut:
     spans: Sequence[Span] | None
     promised: float
     """Seconds that the file's header tells; an MP3 that is cut off holds fewer."""
+    waveform: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """What the gate heard: held, so that the model is given it (see `audio.hold`)."""
 
     @property
     def clips(self) -> list[Utterance]:
@@ -111,8 +113,14 @@ def cut(recording: Utterance, segmenter: Segmenter | None, above: float, gate: b
         raise InputError(f"{recording.id} names no audio file")
     seconds = recording.duration or audio.probe(path).seconds - start
     if segmenter is None or seconds <= above:
-        gated = gate and segmenter is not None and segmenter.name == "vad"
-        return Cut(recording, seconds, () if gated and _no_speech(recording) else None, seconds)
+        if not gate or segmenter is None or segmenter.name != "vad":
+            return Cut(recording, seconds, None, seconds)
+        wave = audio.load(path, start, recording.duration)
+        # What is silent says so itself, with its flag
+        if not audio.is_silent(wave) and not silero.speaks(wave):
+            return Cut(recording, seconds, (), seconds)
+        audio.hold(wave, path, start, recording.duration)
+        return Cut(recording, seconds, None, seconds, wave)
     heard = 0.0
 
     def counted() -> Iterator[np.ndarray]:
@@ -123,12 +131,6 @@ def cut(recording: Utterance, segmenter: Segmenter | None, above: float, gate: b
 
     spans = list(segmenter.spans(counted()))
     return Cut(recording, heard, spans, seconds)  # headers only estimate the length of some formats
-
-
-def _no_speech(recording: Utterance) -> bool:
-    wave = audio.load(recording.audio or "", recording.start, recording.duration)
-    # What is silent says so itself, with its flag
-    return not audio.is_silent(wave) and not silero.speaks(wave)
 
 
 @dataclass(frozen=True)

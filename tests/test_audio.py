@@ -234,6 +234,21 @@ def test_silence():
     assert audio.is_silent(quiet / 2)
 
 
+def test_a_clip_that_is_held_is_not_decoded_again(tone):
+    path = tone()
+    wave = audio.load(path, 0.25, 0.5)
+    audio.hold(wave, path, 0.25, 0.5)
+    assert audio.load(path, 0.25, 0.5) is wave
+    assert audio.load(str(path), 0.25, 0.5) is wave
+    assert len(audio.load(path)) == 16_000
+    assert len(audio.load(path, 0.25)) == 12_000
+    path.unlink()
+    assert audio.load(path, 0.25, 0.5) is wave
+    del wave
+    with pytest.raises(InputError, match="no such file"):
+        audio.load(path, 0.25, 0.5)
+
+
 @pytest.mark.assets
 def test_real_speech(assets):
     speech = assets / "data" / "speech"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import speechtaxi
-from speechtaxi import temperature
+from speechtaxi import audio, temperature
 from speechtaxi.cli import main
 from speechtaxi.errors import InputError
 from speechtaxi.records import read_manifest, read_predictions
@@ -234,6 +234,22 @@ def test_what_is_short_and_speech_is_heard_whole(e2e_run, assets, capsys):
         told.append(rows(capsys.readouterr().out))
     assert len(told[0]) == len(paths) == 61
     assert told[0] == told[1]
+
+
+@pytest.mark.assets
+@pytest.mark.skipif(not find_spec("silero_vad"), reason="the extra vad is not installed")
+def test_what_the_gate_has_heard_is_not_decoded_again(e2e_run, assets, capsys, monkeypatch):
+    decoded, blocks = [], audio.blocks
+
+    def counted(path, start, duration):
+        decoded.append(path)
+        return blocks(path, start, duration)
+
+    monkeypatch.setattr(audio, "blocks", counted)
+    paths = sorted(map(str, (assets / "data" / "speech" / "fsdd").glob("*_7.flac")))
+    assert main(["classify", str(e2e_run), *paths]) == 0
+    assert len(rows(capsys.readouterr().out)) == len(paths)
+    assert sorted(map(str, decoded)) == paths
 
 
 def test_a_run_goes_on_where_it_stopped(e2e_run, clips, tmp_path, capsys, monkeypatch):

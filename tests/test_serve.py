@@ -16,6 +16,7 @@ import soundfile
 pytest.importorskip("fastapi")
 
 import speechtaxi
+from speechtaxi import audio
 from speechtaxi.records import read_manifest
 
 RAW = {"content-type": "application/octet-stream"}
@@ -202,6 +203,22 @@ def test_the_document_tells_how_to_ask(serving, e2e_run):
         assert (form["required"], json["required"]) == (["file"], ["audio"])
         assert json["additionalProperties"] is False
         assert {one["name"] for one in paths[path]["post"]["parameters"]} == common | more
+
+
+def test_a_recording_is_decoded_once_for_all_models(
+    serving, e2e_run, cascade_run, sounds, monkeypatch
+):
+    client, _ = serving([e2e_run, cascade_run], ensemble=True)
+    decoded, blocks = [], audio.blocks
+
+    def counted(path, start, duration):
+        decoded.append(path)
+        return blocks(path, start, duration)
+
+    monkeypatch.setattr(audio, "blocks", counted)
+    for number, sound in enumerate(list(sounds.values())[:3], 1):
+        assert client.post(ASK, content=sound, headers=RAW).status_code == 200
+        assert len(decoded) == number
 
 
 @pytest.mark.skipif(not find_spec("silero_vad"), reason="the extra vad is not installed")

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -22,6 +23,7 @@ __all__ = [
     "digest",
     "find_audio",
     "find_recordings",
+    "hold",
     "is_silent",
     "load",
     "probe",
@@ -45,6 +47,22 @@ SILENCE_DBFS = -60.0
 
 _LOUDEST = 2.0**31  # float files may hold integers; beyond, only damage
 
+Clip = tuple[str | bytes, float, float | None]
+_held: WeakValueDictionary[Clip, np.ndarray] = WeakValueDictionary()
+
+
+def hold(
+    waveform: np.ndarray,
+    path: str | os.PathLike[str],
+    start: float = 0.0,
+    duration: float | None = None,
+) -> None:
+    """Let `load` return a clip's waveform (samples,) again, as long as the caller holds that array.
+
+    So that what was decoded to listen for speech, or to measure, is not decoded again.
+    """
+    _held[os.fspath(path), start, duration] = waveform
+
 
 def load(
     path: str | os.PathLike[str], start: float = 0.0, duration: float | None = None
@@ -62,6 +80,8 @@ def load(
         InputError: no such file, empty, not audio, damaged, segment beyond the end, under
             `MIN_SECONDS` or over `MAX_SECONDS`, samples that are not numbers.
     """
+    if (known := _held.get((os.fspath(path), start, duration))) is not None:
+        return known
     held: list[np.ndarray] = []
     seconds = 0.0
     for block in stream(path, start, duration):
@@ -135,7 +155,7 @@ def is_silent(waveform: np.ndarray) -> bool:
     >>> is_silent(np.zeros(1600)), is_silent(np.full(1600, 0.01))
     (True, False)
     """
-    power = np.mean(np.square(waveform, dtype=np.float64))
+    power = np.vdot(waveform, waveform) / len(waveform)
     return bool(power < 10 ** (SILENCE_DBFS / 10))
 
 

@@ -84,7 +84,7 @@ def create_app(worker: Worker, limits: Limits = Limits(), token: str | None = No
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
 
-    def guard(request: Request) -> None:
+    async def guard(request: Request) -> None:
         if request.headers.get("sec-fetch-site") == "cross-site":  # another site's page asks
             raise Refusal(403, "cross_site", "pages of other sites may not ask")
         scheme, _, given = request.headers.get("authorization", "").partition(" ")

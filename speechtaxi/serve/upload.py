@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio.to_thread
+import numpy as np
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError, create_model
 from starlette.datastructures import UploadFile
@@ -21,6 +23,7 @@ from starlette.types import Message
 from speechtaxi import audio
 from speechtaxi.errors import InputError
 from speechtaxi.results.rows import plain
+from speechtaxi.serve.models import CUT_ABOVE
 from speechtaxi.serve.shapes import Options, Sound
 from speechtaxi.serve.worker import Job, Refusal
 
@@ -45,11 +48,10 @@ class Limits:
 
 
 async def save(request: Request, job: Job, asked: Asked, limits: Limits) -> Asked:
-    """Write the recording of a request to the job's folder; return all options.
+    """Hear the recording of a request; return all options.
 
     It is a form's `file`, `audio` of a JSON body in base64, or the whole body. Form and JSON may
-    tell options too. It is decoded once, for all models, and only samples are left: the client's
-    bytes are deleted.
+    tell options too.
 
     Args:
         asked: the options in the address.
@@ -60,42 +62,48 @@ async def save(request: Request, job: Job, asked: Asked, limits: Limits) -> Aske
         InputError: it cannot be decoded; TimeoutError: not in time.
     """
     deadline = time.monotonic() + limits.timeout
-    source = job.folder / "upload"
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     json = kind == "application/json"
     most = (limits.bytes * 3 // 2 if json else limits.bytes) + ENVELOPE  # base64: 4/3, and lines
     limited = bounded(request, most, limits.bytes)
+    file: UploadFile | None = None
+
+    def hear() -> Asked:
+        told = asked
+        if file is not None:
+            copy(file, job.upload)
+        if json:
+            told, name = unpack(job.upload, asked, limits.bytes)
+            job.name = shown(name)
+        try:
+            decode(job, limits.seconds, deadline)
+        except InputError as error:
+            raise InputError(str(error).replace(str(job.upload), job.name)) from None
+        return told
+
     try:
         if kind == "multipart/form-data":
-            async with limited.form(max_files=1, max_fields=8) as form:
-                file = form.get("file")
-                if not isinstance(file, UploadFile):
-                    raise Refusal(422, "no_file", "the form has no file in its field 'file'")
-                told = [(name, value) for name, value in form.multi_items() if name != "file"]
-                if len(dict(told)) < len(told) or len(form.getlist("file")) > 1:
-                    raise Refusal(422, "invalid", "a field of the form is there twice")
-                asked = merged(asked, validated(type(asked).model_validate, dict(told)))
-                job.name = shown(file.filename)
-                await anyio.to_thread.run_sync(copy, file, source)
+            form = await limited.form(max_files=1, max_fields=8)
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise Refusal(422, "no_file", "the form has no file in its field 'file'")
+            told = [(name, value) for name, value in form.multi_items() if name != "file"]
+            if len(dict(told)) < len(told) or len(form.getlist("file")) > 1:
+                raise Refusal(422, "invalid", "a field of the form is there twice")
+            asked = merged(asked, validated(type(asked).model_validate, dict(told)))
+            job.name = shown(file.filename)
         elif json or kind.startswith(("audio/", "video/")) or kind == "application/octet-stream":
-            with source.open("wb") as target:
+            with job.upload.open("wb") as target:
                 async for chunk in limited.stream():
                     target.write(chunk)
-            if json:
-                asked, name = await anyio.to_thread.run_sync(unpack, source, asked, limits.bytes)
-                job.name = shown(name)
         else:
             told = "send JSON, a form with a file, audio/*, video/* or application/octet-stream"
             raise Refusal(415, "unsupported_type", told)
+        return await anyio.to_thread.run_sync(hear)
     except ClientDisconnect:
         raise Refusal(400, "incomplete", "the upload broke off") from None
-    try:
-        job.seconds = await anyio.to_thread.run_sync(
-            decode, source, job.sound, limits.seconds, deadline
-        )
-    except InputError as error:
-        raise InputError(str(error).replace(str(source), job.name)) from None
-    return asked
+    finally:
+        await limited.close()
 
 
 def unpack(source: Path, asked: Asked, most: int) -> tuple[Asked, str]:
@@ -179,32 +187,45 @@ def bounded(request: Request, most: int, sound: int) -> Request:
 def copy(file: UploadFile, target: Path) -> None:
     """Copy a form's file."""
     with target.open("wb") as out:
-        shutil.copyfileobj(file.file, out)
+        shutil.copyfileobj(file.file, out, 1 << 20)
 
 
-def decode(source: Path, target: Path, most: float, deadline: float) -> float:
-    """Write samples as `audio.load` returns them, delete the source, return seconds.
+def decode(job: Job, most: float, deadline: float) -> None:
+    """Decode a recording once, for all models: what is short is held, what is long goes to disk.
+
+    Of what is long, only samples are left: the client's bytes are deleted.
 
     Raises:
         InputError: not audio, or damaged.
         Refusal: 413, longer than `most` seconds, whatever the header says.
         TimeoutError: not done by `deadline` (`time.monotonic`).
     """
+
     import soundfile
 
-    samples = 0
-    form = {"samplerate": audio.SAMPLE_RATE, "channels": 1, "subtype": "FLOAT", "format": "WAV"}
-    # Given a path, soundfile would wait for the disk
-    with target.open("w+b") as file, soundfile.SoundFile(file, "w", **form) as out:
-        for block in audio.stream(source, block_seconds=5.0):
+    def blocks() -> Iterator[np.ndarray]:
+        samples = 0
+        for block in audio.stream(job.upload, block_seconds=CUT_ABOVE):
             samples += len(block)
-            if samples > most * audio.SAMPLE_RATE:
+            job.seconds = samples / audio.SAMPLE_RATE
+            if job.seconds > most:
                 raise Refusal(413, "too_long", f"more than {most:g} seconds of audio; cut it")
             if time.monotonic() > deadline:
                 raise TimeoutError
+            yield block
+
+    heard = blocks()
+    first = next(heard)
+    second = next(heard, None)
+    if second is None:
+        job.hold(first)
+        return
+    form = {"samplerate": audio.SAMPLE_RATE, "channels": 1, "subtype": "FLOAT", "format": "WAV"}
+    # Given a path, soundfile would wait for the disk
+    with job.sound.open("w+b") as file, soundfile.SoundFile(file, "w", **form) as out:
+        for block in chain((first, second), heard):
             out.write(block)
-    source.unlink()
-    return samples / audio.SAMPLE_RATE
+    job.upload.unlink()
 
 
 def shown(name: str | None) -> str:

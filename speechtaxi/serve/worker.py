@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import queue
-import shutil
 import sys
 import tempfile
 import threading
@@ -12,13 +11,16 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from speechtaxi import audio
 from speechtaxi.errors import InputError
 from speechtaxi.languages import UNKNOWN
 from speechtaxi.serve.models import CUT_ABOVE, Served, romanize_with
@@ -44,24 +46,38 @@ class Refusal(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """A request that was let in: it holds a place and a folder of its own until it is answered."""
+    """A request that was let in: it holds a place, and files, until it is answered."""
 
-    folder: Path
+    path: Path
+    """What its files begin with: a number of ours."""
     future: Future[list[Any]] = field(default_factory=Future)
     name: str = "upload"
     """What the client calls the recording; no file is called so."""
     seconds: float = 0.0
     language: str = UNKNOWN
     settings: Settings = ("classify", "auto", True, False)
+    waveform: np.ndarray | None = None
+    """Of a recording that is not cut: held, so that it is not decoded again."""
+
+    @property
+    def upload(self) -> Path:
+        """The recording as it was sent."""
+        return self.path.with_suffix(".upload")
 
     @property
     def sound(self) -> Path:
-        """The recording, decoded."""
-        return self.folder / "sound.wav"
+        """The recording, decoded, where it is long."""
+        return self.path.with_suffix(".wav")
 
     @property
     def utterance(self) -> Utterance:
-        return Utterance(self.folder.name, self.language, audio=str(self.sound))
+        path = self.sound if self.waveform is None else self.upload
+        return Utterance(self.path.name, self.language, audio=str(path), duration=self.seconds)
+
+    def hold(self, waveform: np.ndarray) -> None:
+        """Let models be given a short recording's samples."""
+        self.waveform = waveform
+        audio.hold(waveform, str(self.upload), 0.0, self.seconds)
 
 
 class Metrics:
@@ -142,7 +158,6 @@ class Worker:
             self._count(1)
         job = Job(Path(self._folder.name) / f"{next(self._names)}")
         job.future.add_done_callback(lambda _: self._leave(job))
-        job.folder.mkdir()
         return job
 
     def submit(self, job: Job) -> Future[list[Any]]:
@@ -151,7 +166,9 @@ class Worker:
         return job.future
 
     def _leave(self, job: Job) -> None:
-        shutil.rmtree(job.folder, ignore_errors=True)
+        for file in (job.upload, job.sound):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
         with self._lock:
             self._count(-1)
 
@@ -224,7 +241,7 @@ def together(waiting: Sequence[Job]) -> list[Job]:
     """Return what is answered next: the first, and what waits with the same settings.
 
     >>> jobs = [Job(Path(n), seconds=s) for n, s in (("a", 50), ("b", 90), ("c", 60))]
-    >>> [job.folder.name for job in together(jobs)]
+    >>> [job.path.name for job in together(jobs)]
     ['a', 'c']
     """
     batch, seconds = list[Job](), 0.0
@@ -254,7 +271,13 @@ def ask(one: Served, batch: Sequence[Job]) -> dict[str, Any] | None:
         return one.transcripts(clips, segmenter(segments), gate)
     teller = replace(one.teller, romanize=romanize_with() if romanize else None)
     for clip, answers in teller.answers(
-        clips, fail, segmenter=segmenter(segments), above=CUT_ABOVE, gate=gate
+        clips,
+        fail,
+        segmenter=segmenter(segments),
+        above=CUT_ABOVE,
+        gate=gate,
+        # In a few clips of unlike lengths padding costs a CPU more than a batch saves
+        batch_size=1 if teller.model.device.type == "cpu" else None,
     ):
         told[clip.id] = answers
     return told
