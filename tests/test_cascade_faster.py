@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import soundfile
+import whisper
 from test_cascade_whisper import clips, save_transformers
 from transformers import WhisperTokenizerFast
 
@@ -55,6 +57,37 @@ def test_writes_what_transformers_writes(hub: str, faster: str, limit: int, task
                     other.avg_logprob, rel=0.15
                 )  # cut off, it counts an end
     assert len({e.text for e in expected}) > 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_writes_what_the_package_writes_of_clips_in_silence(faster: str, dtype: str) -> None:
+    """Its `transcribe` takes so small a model for English: its parts are called, one by one."""
+    waves = clips(0.5, 1.5, 3.0, 30.0)
+    asked = Decoding(max_new_tokens=40)
+    recognizer = open_recognizer(faster, dtype=dtype, decoding=asked)
+    package, tokenizer = recognizer._model, recognizer._tokenizer("fr")
+    prompt, expected = [*tokenizer.sot_sequence, tokenizer.no_timestamps], []
+    for wave in waves:
+        padded = np.pad(wave, (0, 480_000 - len(wave)))
+        encoded = package.encode(package.feature_extractor(padded)[:, :3000])
+        (result,) = package.model.generate(encoded, [prompt], max_length=80, beam_size=1)
+        expected.append(tokenizer.decode(result.sequences_ids[0]).strip())
+    for order in (slice(None), slice(None, None, -1), slice(1, 2)):
+        texts = [result.text for result in recognizer.transcribe(waves[order], "fra")]
+        assert texts == expected[order]
+    assert len(set(expected)) > 1
+
+
+@pytest.mark.parametrize("samples", [0, 100, 16_000, 16_079, 16_081, 479_900, 480_000])
+def test_hears_silence_behind_a_clip(faster: str, samples: int) -> None:
+    wave = clips(30.0)[0][:samples]
+    recognizer = open_recognizer(faster)
+    mel, padded = recognizer._mel(wave), np.pad(wave, (0, 480_000 - samples))
+    package = recognizer._model.feature_extractor(padded)[:, :3000]
+    np.testing.assert_allclose(mel, package, atol=1e-6)
+    openai = whisper.log_mel_spectrogram(padded).numpy()
+    # At the end of 30 s openai's mirrors what was said, where the package's ends in silence
+    np.testing.assert_allclose(mel[:, :2998], openai[:, :2998], atol=1e-3)
 
 
 def test_tells_silence_as_transformers_does(hub: str, faster: str) -> None:

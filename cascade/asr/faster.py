@@ -11,11 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from cascade.asr.decoding import WHISPER, WINDOW
 from cascade.asr.interface import PretrainedRecognizer
-from speechtaxi.encoder.whisper import WhisperMel
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line
 from speechtaxi.languages import UNKNOWN, from_whisper, whisper_code
@@ -155,23 +153,29 @@ class FasterWhisper(PretrainedRecognizer):
             )
         return transcripts
 
-    @cached_property
-    def _mel(self) -> WhisperMel:
-        return WhisperMel(self._model.feature_extractor.mel_filters.shape[0])
-
     def _encode(self, waveforms: list[np.ndarray]) -> Any:
         """Return the encoder's frames (B, 1500, D), as CTranslate2 has them.
 
         On a CPU clip by clip: a batch does not fit its cache.
         """
-        padded = pad_sequence([torch.from_numpy(wave) for wave in waveforms], batch_first=True)
-        mels = self._mel(padded).numpy()
+        mels = np.stack([self._mel(wave) for wave in waveforms])
         if self._model.model.device != "cpu":
             return self._model.encode(mels)
         from ctranslate2 import StorageView
 
-        parts = [np.array(self._model.encode(mel[None])) for mel in mels]
+        parts = [np.asarray(self._model.encode(mel)) for mel in mels]  # not a copy
         return StorageView.from_array(np.concatenate(parts))
+
+    def _mel(self, wave: np.ndarray) -> np.ndarray:
+        """Return the log-mel (bands, 3000) of a clip and silence up to 30 s.
+
+        It is the package's of a clip so padded, for less: one frame of silence is as another.
+        Of the clip alone the package's would end in zeros, as no other Whisper's does.
+        """
+        extract = self._model.feature_extractor
+        frames = extract.nb_max_frames
+        mel = extract(wave, padding=extract.n_fft + extract.hop_length)[:, :frames]
+        return np.pad(mel, ((0, 0), (0, frames - mel.shape[1])), mode="edge")
 
     def _tokenizer(self, code: str | None) -> Any:
         from faster_whisper.tokenizer import Tokenizer
