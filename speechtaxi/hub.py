@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Collection
-from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import huggingface_hub
-from huggingface_hub import constants
 from safetensors import SafetensorError
 from torch import OutOfMemoryError
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from speechtaxi import reach
 from speechtaxi.errors import InputError
 
 OFFLINE = (
@@ -25,32 +22,14 @@ OFFLINE = (
 )
 
 
-def reach(name: str) -> None:
-    """Ask once whether the hub answers, unless `name` is a folder: else use its cache alone.
-
-    The hub's own library asks for each file, six times in half a minute.
-    """
-    if not Path(name).exists() and not constants.is_offline_mode():
-        _ask()
-
-
-@cache
-def _ask() -> None:
-    try:
-        huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception as error:  # whatever a network may do
-        constants.HF_HUB_OFFLINE = True
-        told = f"{constants.ENDPOINT} cannot be reached ({first_line(error)}); looking in the cache"
-        print(told, file=sys.stderr, flush=True)
-
-
 def from_hub(auto_class: Any, name: str, **options: Any) -> Any:
     """Return `auto_class.from_pretrained(name)`, with one clear line where it cannot be had.
 
     Raises:
         InputError: the folder is incomplete, or the hub cannot be reached or does not know it.
     """
-    reach(name)
+    if not Path(name).exists():
+        reach.hub()
     try:
         return auto_class.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError) as error:
@@ -94,7 +73,8 @@ def settings_of(name: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read.
     """
-    reach(name)
+    if not Path(name).exists():
+        reach.hub()
     try:
         settings = PreTrainedConfig.get_config_dict(name)[0]
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from speechtaxi import hub
+from speechtaxi import reach
 from speechtaxi.encoder import open_encoder
 from speechtaxi.errors import InputError
 
@@ -113,9 +113,9 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "get_session", Session)
-    hub._ask.cache_clear()
+    reach.hub.cache_clear()
     yield asked
-    hub._ask.cache_clear()
+    reach.hub.cache_clear()
 
 
 def test_a_hub_that_does_not_answer_is_asked_once(asked, capsys):

@@ -14,6 +14,7 @@ from typing import Any, cast
 import langcodes
 import yaml
 
+from speechtaxi import reach
 from speechtaxi.corpora.clip import Wish
 from speechtaxi.errors import InputError
 
@@ -125,8 +126,8 @@ def from_hub(repository: str, revision: str | None, patterns: Sequence[str], wis
     errors = cast(Any, import_module("huggingface_hub.errors"))
     cache = Path(settings.HF_HUB_CACHE)
     include = wanted(patterns, wish)
-    reason = "HF_HUB_OFFLINE is set"
-    if not settings.HF_HUB_OFFLINE:
+    reason = "HF_HUB_OFFLINE is set" if settings.HF_HUB_OFFLINE else "the hub cannot be reached"
+    if reach.hub():
         import_module("huggingface_hub.utils.logging").set_verbosity_error()  # our line says it
         try:
             root = hub.snapshot_download(
