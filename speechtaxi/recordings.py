@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -169,22 +170,9 @@ class Teller:
             batch_seconds, batch_size: the most audio and clips that the model is given at once.
         """
 
-        def classified(cuts: Sequence[Cut]) -> Iterator[tuple[Utterance, list[Answer]]]:
-            failed: list[tuple[str, str]] = []
-            clips = [clip for one in cuts for clip in one.clips]
-            rows = self.model.classify(
-                clips, batch_seconds=batch_seconds, batch_size=batch_size, failed=failed
-            )
-            told = {row.id: row for row in rows}
-            reasons = dict(failed)
-            for one in cuts:
-                names = [clip.id for clip in one.clips]
-                if why := next((reasons[name] for name in names if name in reasons), None):
-                    fail(one.recording, why)
-                else:
-                    clips_told = zip(one.clips, (told[name] for name in names), strict=True)
-                    yield one.recording, self._told(one, list(clips_told))
-
+        classified = partial(
+            self.classified, fail=fail, batch_seconds=batch_seconds, batch_size=batch_size
+        )
         waiting: list[Cut] = []
         for recording in recordings:
             try:
@@ -195,6 +183,30 @@ class Teller:
                 yield from classified(waiting)
                 waiting = []
         yield from classified(waiting)
+
+    def classified(
+        self,
+        cuts: Sequence[Cut],
+        fail: Fail,
+        *,
+        batch_seconds: float = 60.0,
+        batch_size: int | None = None,
+    ) -> Iterator[tuple[Utterance, list[Answer]]]:
+        """Yield what `answers` yields, of recordings that are cut already."""
+        failed: list[tuple[str, str]] = []
+        clips = [clip for one in cuts for clip in one.clips]
+        rows = self.model.classify(
+            clips, batch_seconds=batch_seconds, batch_size=batch_size, failed=failed
+        )
+        told = {row.id: row for row in rows}
+        reasons = dict(failed)
+        for one in cuts:
+            names = [clip.id for clip in one.clips]
+            if why := next((reasons[name] for name in names if name in reasons), None):
+                fail(one.recording, why)
+            else:
+                clips_told = zip(one.clips, (told[name] for name in names), strict=True)
+                yield one.recording, self._told(one, list(clips_told))
 
     def _told(self, one: Cut, rows: Sequence[tuple[Utterance, Prediction]]) -> list[Answer]:
         first = one.recording.start

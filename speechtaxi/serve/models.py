@@ -13,11 +13,7 @@ from speechtaxi.languages import UNKNOWN
 from speechtaxi.types import Utterance
 
 if TYPE_CHECKING:
-    from speechtaxi.recordings import Romanize, Teller
-    from speechtaxi.segment import Segmenter
-
-CUT_ABOVE = 30.0
-"""Seconds of a recording that is not cut."""
+    from speechtaxi.recordings import Cut, Romanize, Teller
 
 
 @dataclass(frozen=True)
@@ -32,16 +28,11 @@ class Served:
     """It was trained in (ISO 639-3), where that is known."""
     reads: bool
 
-    def transcripts(
-        self, recordings: Sequence[Utterance], segmenter: Segmenter | None, gate: bool
-    ) -> dict[str, Any]:
+    def transcripts(self, cuts: Sequence[Cut]) -> dict[str, Any]:
         """Return what is said in recordings, by their ids; see `shapes.Transcribed`."""
-        from speechtaxi.recordings import cut
-
         romanize = romanize_with()
         transcriber: Any = self.teller.model.transcriber  # type: ignore[attr-defined]
         native = transcriber.recognizer.spells == "native"
-        cuts = [cut(recording, segmenter, CUT_ABOVE, gate) for recording in recordings]
         clips = [clip for one in cuts for clip in one.clips]
         read = dict(zip((clip.id for clip in clips), transcriber.transcribe(clips), strict=True))
         told: dict[str, Any] = {}
@@ -167,7 +158,7 @@ def trained_in(folder: str) -> tuple[str, ...]:
 
 
 def try_out(served: Sequence[Served], private: Path) -> None:
-    """Let each model hear a second of noise.
+    """Let each model hear a second of noise; wake what listens for speech, too.
 
     Raises:
         InputError: one cannot.
@@ -175,6 +166,9 @@ def try_out(served: Sequence[Served], private: Path) -> None:
     import numpy as np
     import soundfile
 
+    from speechtaxi.segment import open_segmenter
+
+    open_segmenter()
     noise = 0.05 * np.random.default_rng(0).standard_normal(16_000)
     path = private / "noise.wav"
     soundfile.write(path, noise.astype(np.float32), 16_000)

@@ -13,17 +13,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from speechtaxi import audio
 from speechtaxi.errors import InputError
-from speechtaxi.languages import UNKNOWN
-from speechtaxi.serve.models import CUT_ABOVE, Served, romanize_with
+from speechtaxi.recordings import Cut
+from speechtaxi.serve.models import Served, romanize_with
 from speechtaxi.types import Utterance
 
 BATCH_SECONDS = 120.0
@@ -32,8 +30,8 @@ BATCH_SECONDS = 120.0
 STOP_SECONDS = 25.0
 """How long a server that is to stop goes on with what it has accepted."""
 
-Settings = tuple[Literal["classify", "transcribe"], str, bool, bool]
-"""What is asked, how to cut, whether the short must hold speech, whether to romanise."""
+Settings = tuple[Literal["classify", "transcribe"], bool]
+"""What is asked, and whether to romanise."""
 
 
 class Refusal(Exception):
@@ -54,10 +52,11 @@ class Job:
     name: str = "upload"
     """What the client calls the recording; no file is called so."""
     seconds: float = 0.0
-    language: str = UNKNOWN
-    settings: Settings = ("classify", "auto", True, False)
+    settings: Settings = ("classify", False)
+    cut: Cut | None = None
+    """The recording, ready for the models."""
     waveform: np.ndarray | None = None
-    """Of a recording that is not cut: held, so that it is not decoded again."""
+    """Of a recording that is short: held, so that it is not decoded again."""
 
     @property
     def upload(self) -> Path:
@@ -68,16 +67,6 @@ class Job:
     def sound(self) -> Path:
         """The recording, decoded, where it is long."""
         return self.path.with_suffix(".wav")
-
-    @property
-    def utterance(self) -> Utterance:
-        path = self.sound if self.waveform is None else self.upload
-        return Utterance(self.path.name, self.language, audio=str(path), duration=self.seconds)
-
-    def hold(self, waveform: np.ndarray) -> None:
-        """Let models be given a short recording's samples."""
-        self.waveform = waveform
-        audio.hold(waveform, str(self.upload), 0.0, self.seconds)
 
 
 class Metrics:
@@ -229,7 +218,7 @@ class Worker:
         self.metrics.batches.observe(len(batch))
         self.metrics.audio.inc(sum(job.seconds for job in batch))
         for job in batch:
-            told = [one[job.utterance.id] for one in answers if one is not None]
+            told = [one[job.path.name] for one in answers if one is not None]
             why = next((answer for answer in told if isinstance(answer, str)), None)
             if why is None:
                 job.future.set_result(told)
@@ -258,34 +247,18 @@ def ask(one: Served, batch: Sequence[Job]) -> dict[str, Any] | None:
 
     None: it does not do what is asked.
     """
-    kind, segments, gate, romanize = batch[0].settings
+    kind, romanize = batch[0].settings
+    cuts: list[Any] = [job.cut for job in batch]
+    if kind == "transcribe":
+        return one.transcripts(cuts) if one.reads else None
     told: dict[str, Any] = {}
 
     def fail(recording: Utterance, why: str) -> None:
         told[recording.id] = why
 
-    clips = [job.utterance for job in batch]
-    if kind == "transcribe":
-        if not one.reads:
-            return None
-        return one.transcripts(clips, segmenter(segments), gate)
     teller = replace(one.teller, romanize=romanize_with() if romanize else None)
-    for clip, answers in teller.answers(
-        clips,
-        fail,
-        segmenter=segmenter(segments),
-        above=CUT_ABOVE,
-        gate=gate,
-        # In a few clips of unlike lengths padding costs a CPU more than a batch saves
-        batch_size=1 if teller.model.device.type == "cpu" else None,
-    ):
-        told[clip.id] = answers
+    # In a few clips of unlike lengths padding costs a CPU more than a batch saves
+    size = 1 if teller.model.device.type == "cpu" else None
+    for recording, answers in teller.classified(cuts, fail, batch_size=size):
+        told[recording.id] = answers
     return told
-
-
-@lru_cache
-def segmenter(name: str) -> Any:
-    """Return a segmenter by name, None for "none"."""
-    from speechtaxi.segment import open_segmenter
-
-    return None if name == "none" else open_segmenter(name)
