@@ -16,7 +16,7 @@ import soundfile
 pytest.importorskip("fastapi")
 
 import speechtaxi
-from speechtaxi import audio
+from speechtaxi import audio, recordings
 from speechtaxi.records import read_manifest
 
 RAW = {"content-type": "application/octet-stream"}
@@ -205,20 +205,25 @@ def test_the_document_tells_how_to_ask(serving, e2e_run):
         assert {one["name"] for one in paths[path]["post"]["parameters"]} == common | more
 
 
-def test_a_recording_is_decoded_once_for_all_models(
+def test_a_recording_is_decoded_and_cut_once_for_all_models(
     serving, e2e_run, cascade_run, sounds, monkeypatch
 ):
     client, _ = serving([e2e_run, cascade_run], ensemble=True)
-    decoded, blocks = [], audio.blocks
+    done = []
 
-    def counted(path, start, duration):
-        decoded.append(path)
-        return blocks(path, start, duration)
+    def counted(real):
+        def do(*args):
+            done.append(real.__name__)
+            return real(*args)
 
-    monkeypatch.setattr(audio, "blocks", counted)
-    for number, sound in enumerate(list(sounds.values())[:3], 1):
+        return do
+
+    monkeypatch.setattr(audio, "blocks", counted(audio.blocks))
+    monkeypatch.setattr("speechtaxi.serve.worker.cut", counted(recordings.cut))
+    for sound in list(sounds.values())[:3]:
         assert client.post(ASK, content=sound, headers=RAW).status_code == 200
-        assert len(decoded) == number
+        assert done == ["blocks", "cut"]
+        done.clear()
 
 
 @pytest.mark.skipif(not find_spec("silero_vad"), reason="the extra vad is not installed")

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from speechtaxi import __version__
 from speechtaxi.errors import InputError
+from speechtaxi.recordings import code_of
 from speechtaxi.results.rows import row
 from speechtaxi.serve import shapes
 from speechtaxi.serve.upload import Asked, Limits, json_form, save
@@ -99,7 +100,9 @@ def create_app(worker: Worker, limits: Limits = Limits(), token: str | None = No
         try:
             with anyio.fail_after(limits.timeout):
                 asked = await save(request, job, asked, limits)
-                job.settings = (kind, getattr(asked, "romanize", True))
+                romanize = getattr(asked, "romanize", True)
+                job.settings = (kind, asked.segments, asked.gate, romanize)
+                job.language = known(asked.language)
                 return asked, job, await asyncio.wrap_future(worker.submit(job))
         finally:
             job.future.cancel()  # unless it is done, or being done
@@ -188,6 +191,18 @@ def page(name: str) -> Callable[[], Response]:
         return Response(file.read_bytes(), media_type=TYPES[name.rsplit(".")[-1]])
 
     return serve
+
+
+def known(language: str) -> str:
+    """Return the code of a language by any of its names.
+
+    Raises:
+        InputError: no such language.
+    """
+    try:
+        return code_of(language)
+    except InputError as error:
+        raise InputError(str(error).removeprefix("--")) from None
 
 
 def refuse(status: int, code: str, message: str, headers: Any = None) -> JSONResponse:

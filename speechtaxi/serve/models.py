@@ -15,6 +15,9 @@ from speechtaxi.types import Utterance
 if TYPE_CHECKING:
     from speechtaxi.recordings import Cut, Romanize, Teller
 
+CUT_ABOVE = 30.0
+"""Seconds of a recording that is not cut."""
+
 
 @dataclass(frozen=True)
 class Served:

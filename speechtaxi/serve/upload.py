@@ -22,15 +22,10 @@ from starlette.types import Message
 
 from speechtaxi import audio
 from speechtaxi.errors import InputError
-from speechtaxi.recordings import code_of, cut
 from speechtaxi.results.rows import plain
-from speechtaxi.segment import Segmenter, open_segmenter
+from speechtaxi.serve.models import CUT_ABOVE
 from speechtaxi.serve.shapes import Options, Sound
 from speechtaxi.serve.worker import Job, Refusal
-from speechtaxi.types import Utterance
-
-CUT_ABOVE = 30.0
-"""Seconds of a recording that is not cut."""
 
 ENVELOPE = 4096
 """Bytes of a form that are not the file."""
@@ -53,10 +48,10 @@ class Limits:
 
 
 async def save(request: Request, job: Job, asked: Asked, limits: Limits) -> Asked:
-    """Make the recording of a request ready for the models; return all options.
+    """Hear the recording of a request; return all options.
 
     It is a form's `file`, `audio` of a JSON body in base64, or the whole body. Form and JSON may
-    tell options too. Whatever needs no model is done here, beside the models' thread.
+    tell options too.
 
     Args:
         asked: the options in the address.
@@ -80,11 +75,8 @@ async def save(request: Request, job: Job, asked: Asked, limits: Limits) -> Aske
         if json:
             told, name = unpack(job.upload, asked, limits.bytes)
             job.name = shown(name)
-        language = known(told.language)
         try:
-            path = decode(job, limits.seconds, deadline)
-            clip = Utterance(job.path.name, language, audio=str(path), duration=job.seconds)
-            job.cut = cut(clip, segmenter(told.segments), CUT_ABOVE, told.gate)
+            decode(job, limits.seconds, deadline)
         except InputError as error:
             raise InputError(str(error).replace(str(job.upload), job.name)) from None
         return told
@@ -198,17 +190,17 @@ def copy(file: UploadFile, target: Path) -> None:
         shutil.copyfileobj(file.file, out, 1 << 20)
 
 
-def decode(job: Job, most: float, deadline: float) -> Path:
-    """Decode a recording once, for all models; return where it lies.
+def decode(job: Job, most: float, deadline: float) -> None:
+    """Decode a recording once, for all models: what is short is held, what is long goes to disk.
 
-    What is short is held in memory. What is long goes to disk as samples, and the client's bytes
-    are deleted.
+    Of what is long, only samples are left: the client's bytes are deleted.
 
     Raises:
         InputError: not audio, or damaged.
         Refusal: 413, longer than `most` seconds, whatever the header says.
         TimeoutError: not done by `deadline` (`time.monotonic`).
     """
+
     import soundfile
 
     def blocks() -> Iterator[np.ndarray]:
@@ -226,34 +218,14 @@ def decode(job: Job, most: float, deadline: float) -> Path:
     first = next(heard)
     second = next(heard, None)
     if second is None:
-        job.waveform = first
-        audio.hold(first, str(job.upload), 0.0, job.seconds)
-        return job.upload
+        job.hold(first)
+        return
     form = {"samplerate": audio.SAMPLE_RATE, "channels": 1, "subtype": "FLOAT", "format": "WAV"}
     # Given a path, soundfile would wait for the disk
     with job.sound.open("w+b") as file, soundfile.SoundFile(file, "w", **form) as out:
         for block in chain((first, second), heard):
             out.write(block)
     job.upload.unlink()
-    return job.sound
-
-
-@cache
-def segmenter(name: str) -> Segmenter | None:
-    """Return a segmenter by name, None for "none"."""
-    return None if name == "none" else open_segmenter(name)
-
-
-def known(language: str) -> str:
-    """Return the code of a language by any of its names.
-
-    Raises:
-        InputError: no such language.
-    """
-    try:
-        return code_of(language)
-    except InputError as error:
-        raise InputError(str(error).removeprefix("--")) from None
 
 
 def shown(name: str | None) -> str:

@@ -13,15 +13,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from speechtaxi import audio
 from speechtaxi.errors import InputError
-from speechtaxi.recordings import Cut
-from speechtaxi.serve.models import Served, romanize_with
+from speechtaxi.languages import UNKNOWN
+from speechtaxi.recordings import Cut, cut
+from speechtaxi.serve.models import CUT_ABOVE, Served, romanize_with
 from speechtaxi.types import Utterance
 
 BATCH_SECONDS = 120.0
@@ -30,8 +33,8 @@ BATCH_SECONDS = 120.0
 STOP_SECONDS = 25.0
 """How long a server that is to stop goes on with what it has accepted."""
 
-Settings = tuple[Literal["classify", "transcribe"], bool]
-"""What is asked, and whether to romanise."""
+Settings = tuple[Literal["classify", "transcribe"], str, bool, bool]
+"""What is asked, how to cut, whether the short must hold speech, whether to romanise."""
 
 
 class Refusal(Exception):
@@ -52,11 +55,10 @@ class Job:
     name: str = "upload"
     """What the client calls the recording; no file is called so."""
     seconds: float = 0.0
-    settings: Settings = ("classify", False)
-    cut: Cut | None = None
-    """The recording, ready for the models."""
+    language: str = UNKNOWN
+    settings: Settings = ("classify", "auto", True, False)
     waveform: np.ndarray | None = None
-    """Of a recording that is short: held, so that it is not decoded again."""
+    """Of a recording that is not cut: held, so that it is not decoded again."""
 
     @property
     def upload(self) -> Path:
@@ -67,6 +69,19 @@ class Job:
     def sound(self) -> Path:
         """The recording, decoded, where it is long."""
         return self.path.with_suffix(".wav")
+
+    def hold(self, waveform: np.ndarray) -> None:
+        """Let models be given a short recording's samples."""
+        self.waveform = waveform
+        audio.hold(waveform, str(self.upload), 0.0, self.seconds)
+
+    @cached_property
+    def cut(self) -> Cut:
+        """The recording, cut where it is long and gated where it is short: once for all models."""
+        path = str(self.sound if self.waveform is None else self.upload)
+        clip = Utterance(self.path.name, self.language, audio=path, duration=self.seconds)
+        _, segments, gate, _ = self.settings
+        return cut(clip, segmenter(segments), CUT_ABOVE, gate)
 
 
 class Metrics:
@@ -247,8 +262,8 @@ def ask(one: Served, batch: Sequence[Job]) -> dict[str, Any] | None:
 
     None: it does not do what is asked.
     """
-    kind, romanize = batch[0].settings
-    cuts: list[Any] = [job.cut for job in batch]
+    kind, _, _, romanize = batch[0].settings
+    cuts = [job.cut for job in batch]
     if kind == "transcribe":
         return one.transcripts(cuts) if one.reads else None
     told: dict[str, Any] = {}
@@ -262,3 +277,11 @@ def ask(one: Served, batch: Sequence[Job]) -> dict[str, Any] | None:
     for recording, answers in teller.classified(cuts, fail, batch_size=size):
         told[recording.id] = answers
     return told
+
+
+@lru_cache
+def segmenter(name: str) -> Any:
+    """Return a segmenter by name, None for "none"."""
+    from speechtaxi.segment import open_segmenter
+
+    return None if name == "none" else open_segmenter(name)
