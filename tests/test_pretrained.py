@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechtaxi.encoder import open_encoder
 from speechtaxi.encoder.fbank import Fbank
+from speechtaxi.encoder.whisper import WhisperMel
 from speechtaxi.errors import InputError
 
 WHISPER = {
@@ -306,3 +307,15 @@ def test_filter_banks_equal_the_extractor_s_in_any_batch():
         assert n == told["attention_mask"].sum()
         torch.testing.assert_close(row[:n], told["input_features"][0, :n], atol=5e-5, rtol=0)
         assert not row[n:].any()
+
+
+@pytest.mark.parametrize("samples", [100, 16_000, 16_081, 31_415, 479_600, 479_999, 480_000])
+def test_log_mels_equal_the_extractor_s_of_30_s(samples):
+    rng = np.random.default_rng(0)
+    clip = 0.1 * rng.standard_normal(samples).astype(np.float32)
+    clip[samples // 2 :] *= 1e-3  # soft, so that what is cut off at the loudest matters
+    expected = transformers.WhisperFeatureExtractor()(clip, sampling_rate=16_000)["input_features"]
+    beside = torch.zeros(max(samples, 20_000))  # what a clip shares a batch with
+    mels = WhisperMel(80)(pad_sequence([torch.from_numpy(clip), beside], batch_first=True))
+    np.testing.assert_allclose(mels[:1], expected, atol=1e-5)
+    assert (mels[1] == -1.5).all()

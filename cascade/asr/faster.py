@@ -22,6 +22,9 @@ from speechtaxi.types import Transcript
 MOST_TOKENS = 224
 """Of a window: half of what Whisper's decoder has positions for."""
 
+TOGETHER = 4
+"""Clips that a CPU decodes at once: of more, CTranslate2's tensors outgrow what malloc keeps."""
+
 ENGLISH_END = 50256
 """The end of text in GPT-2's vocabulary, which Whisper's English-only models have."""
 
@@ -114,6 +117,9 @@ class FasterWhisper(PretrainedRecognizer):
         if max(map(len, waveforms)) > WINDOW:
             return [self._long(wave, language) for wave in waveforms]
         model, count = self._model, len(waveforms)
+        if model.model.device == "cpu" and count > TOGETHER:
+            parts = (waveforms[n : n + TOGETHER] for n in range(0, count, TOGETHER))
+            return [t for part in parts for t in self.transcribe(part, language, temperature)]
         encoded = self._encode(waveforms)
         codes, sure = [whisper_code(language)] * count, [None] * count
         if language == UNKNOWN and self._multilingual:

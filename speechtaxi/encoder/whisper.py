@@ -42,7 +42,7 @@ class WhisperMel(nn.Module):
 
     def forward(self, waveforms: Tensor, window: Window = "30s") -> Tensor:
         frames = -(-waveforms.shape[1] // FRAME)
-        samples = WINDOW if window == "30s" else min(WINDOW, frames * FRAME + self.FFT)
+        samples = min(WINDOW, frames * FRAME + self.FFT)
         with torch.autocast(waveforms.device.type, enabled=False):  # bf16 would blur the spectrum
             waveforms = F.pad(waveforms.float(), (0, samples - waveforms.shape[1]))
             spectrum = torch.stft(
@@ -50,8 +50,12 @@ class WhisperMel(nn.Module):
             )
             mels = self.filters.float().T @ spectrum[..., :-1].abs().square()
             log = mels.clamp_min(1e-10).log10()
-            log = torch.maximum(log, log.amax((1, 2), keepdim=True) - 8.0)
-        return ((log + 4.0) / 4.0)[..., : samples // self.HOP if window == "30s" else 2 * frames]
+            quiet = (log.amax((1, 2), keepdim=True) - 8.0).clamp_min(-10.0)
+            log = torch.maximum(log, quiet)
+            if window == "30s":  # one frame of silence is as another
+                silence = quiet.expand(-1, log.shape[1], WINDOW // self.HOP - log.shape[2])
+                log = torch.cat([log, silence], 2)
+        return ((log + 4.0) / 4.0)[..., : 2 * frames if window == "clip" else None]
 
 
 def hear(
