@@ -122,6 +122,21 @@ def test_equals_the_reference_alone_and_in_batches(kind: str, tmp_path: Path) ->
     assert [t.text for t in recognizer.transcribe(waves[::-1], "eng")] == expected[::-1]
 
 
+def test_filter_banks_are_the_extractor_s(tmp_path: Path) -> None:
+    recognizer = open_recognizer(save(tmp_path / "m", build("wav2vec2-bert", 32), ZERO_SHOT))
+    waves = clips(1.0, 0.313, 0.5)
+    inputs = recognizer._inputs(waves)
+    expected = recognizer._extractor(waves, sampling_rate=16_000, return_tensors="pt")
+    mask = expected["attention_mask"][..., None]
+    assert torch.equal(inputs["attention_mask"], expected["attention_mask"].long())
+    torch.testing.assert_close(
+        inputs["input_features"] * mask, expected["input_features"] * mask, atol=5e-5, rtol=0
+    )
+    together = recognizer.transcribe([*clips(0.0, 0.02, 0.03), waves[0]], "eng")  # of few frames
+    assert together[3] == recognizer.transcribe(waves[:1], "eng")[0]
+    assert max(len(short.text) for short in together[:3]) <= 1
+
+
 @pytest.mark.parametrize(
     ("vocabulary", "spells"),
     [

@@ -12,12 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
 from cascade.asr.decoding import ANY
 from cascade.asr.interface import PretrainedRecognizer
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.batch import LONGEST
+from speechtaxi.encoder.fbank import FRAME, HOP, Fbank
+from speechtaxi.encoder.frames import frame_mask
 from speechtaxi.encoder.pretrained import FBANK_FAMILY, WAVE_FAMILY
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line, from_hub, weights_from_hub
@@ -45,6 +49,10 @@ class CTCRecognizer(PretrainedRecognizer):
     @cached_property
     def _extractor(self) -> Any:
         return from_hub(AutoFeatureExtractor, self.name)
+
+    @cached_property
+    def _fbank(self) -> Fbank:
+        return Fbank(self._extractor.num_mel_bins, self._extractor.stride)
 
     @cached_property
     def _model(self) -> Any:
@@ -96,15 +104,25 @@ class CTCRecognizer(PretrainedRecognizer):
 
     @torch.inference_mode()
     def _read(self, waves: list[np.ndarray]) -> list[str]:
-        model = self._model
-        inputs = self._extractor(
-            waves,
-            sampling_rate=SAMPLE_RATE,
-            padding=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        ).to(self.device, model.dtype)
+        model, inputs = self._model, self._inputs(waves)
         best = model(**inputs).logits.argmax(-1).tolist()
         counts = model._get_feat_extract_output_lengths(inputs["attention_mask"].sum(1)).tolist()
         texts = (self._tokenizer.decode(row[: int(n)]) for row, n in zip(best, counts, strict=True))
         return [" ".join(text.replace("|", " ").split()) for text in texts]
+
+    def _inputs(self, waves: list[np.ndarray]) -> dict[str, Tensor]:
+        """Return what the model hears, and its mask: as the extractor, filter banks on its device."""
+        if self._config.model_type not in FBANK_FAMILY:
+            return self._extractor(
+                waves,
+                sampling_rate=SAMPLE_RATE,
+                padding=True,
+                return_attention_mask=True,
+                return_tensors="pt",
+            ).to(self.device, self._model.dtype)
+        shortest = torch.zeros(HOP + FRAME)  # a pair of frames
+        clips = pad_sequence([shortest, *map(torch.from_numpy, waves)], batch_first=True)[1:]
+        lengths = torch.tensor([max(len(wave), len(shortest)) for wave in waves])
+        bands, counts = self._fbank(clips.to(self.device), lengths.to(self.device))
+        mask = frame_mask(counts, bands.shape[1]).long()
+        return {"input_features": bands.to(self._model.dtype), "attention_mask": mask}
