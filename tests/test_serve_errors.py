@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("fastapi")
 from test_serve import RAW, encoded, fault, uploads
 
 from speechtaxi.errors import InputError
-from speechtaxi.serve import main
+from speechtaxi.serve import listen, main
 from speechtaxi.serve.upload import Limits
 
 SECRET = "correct horse battery staple"
@@ -150,6 +151,21 @@ def test_the_token(serving, e2e_run, sounds):
     own = {"authorization": f"Bearer {SECRET}"}
     assert client.post("/v1/classify", content=sound, headers=RAW | own).status_code == 200
     assert client.get("/health").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_answer_waits_for_no_acknowledgement(host):
+    """Nagle's algorithm would hold its second half back for 40 ms."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            pytest.skip(f"{host} is no address here")
+    with listen(host, 0) as listening, socket.create_connection(listening.getsockname()[:2]):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_models_that_cannot_be_opened_end_the_server(tmp_path, fit_arguments):

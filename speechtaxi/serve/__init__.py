@@ -136,6 +136,10 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=128)
+        listening = socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
         raise InputError(f"cannot listen at {host} port {port}: {error}") from None
+    # Else the second half of each answer waits 40 ms for a delayed acknowledgement: asyncio sees to
+    # it only where a socket names its protocol
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
