@@ -111,7 +111,7 @@ class CTCRecognizer(PretrainedRecognizer):
         return [" ".join(text.replace("|", " ").split()) for text in texts]
 
     def _inputs(self, waves: list[np.ndarray]) -> dict[str, Tensor]:
-        """Return what the model hears, and its mask: as the extractor, filter banks on its device."""
+        """Return what the model hears, and its mask, as the extractor has them."""
         if self._config.model_type not in FBANK_FAMILY:
             return self._extractor(
                 waves,
