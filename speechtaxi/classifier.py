@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -203,8 +204,14 @@ class Classifier(nn.Module, AudioClassifier):
 
     @property
     def at_once(self) -> int:
-        large = sum(weights.numel() for weights in self.parameters()) > LARGE
-        return 1 if large and self.device.type == "cpu" else 8
+        return 1 if self._size > LARGE and self.device.type == "cpu" else 8
+
+    @cached_property
+    def _size(self) -> int:
+        return sum(weights.numel() for weights in self.parameters())
+
+    def eval(self) -> Self:
+        return super().eval() if self.training else self
 
     def calibrated_for(self, language: str) -> bool:
         """Tell whether probabilities are calibrated in a language."""
