@@ -2,6 +2,6 @@
 
 import sys
 
-from speechtaxi.cli import main
+from speechtaxi.cli import run
 
-sys.exit(main())
+sys.exit(run())

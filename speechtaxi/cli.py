@@ -43,6 +43,15 @@ def usage() -> str:
     )
 
 
+def run() -> int:
+    """Be a process of its own: `main`, started and ended without work that nobody needs."""
+    gc.set_threshold(50_000)  # imports make many objects and hardly any garbage
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: huge pages, so fewer page faults
+    status = main()
+    gc.freeze()  # else a million objects are searched for garbage once more, for half a second
+    return status
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit status.
 
@@ -51,8 +60,6 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     name, *arguments = argv or ["--help"]
-    gc.set_threshold(50_000)  # imports make many objects and hardly any garbage
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: huge pages, so fewer page faults
     if name not in (*COMMANDS, *OVERVIEW):
         print(
             f"speechtaxi: unknown command '{name}'; use one of {', '.join(COMMANDS)}",

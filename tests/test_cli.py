@@ -62,7 +62,7 @@ def test_python_m_equals_the_command():
     assert python("-m", "speechtaxi", "--version").stdout == f"speechtaxi {__version__}\n"
     assert python("-m", "speechtaxi", "drive").returncode == 2
     scripts = importlib.metadata.entry_points(group="console_scripts", name="speechtaxi")
-    assert all(script.load() is cli.main for script in scripts)  # none: not installed
+    assert all(script.load() is cli.run for script in scripts)  # none: not installed
 
 
 def test_an_unknown_command_lists_the_known_ones(capsys):

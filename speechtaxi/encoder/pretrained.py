@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -17,8 +18,6 @@ from transformers import (
     SeamlessM4Tv2Config,
     WhisperConfig,
 )
-from transformers.models.seamless_m4t_v2.modeling_seamless_m4t_v2 import SeamlessM4Tv2SpeechEncoder
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from speechtaxi.audio import SAMPLE_RATE
 from speechtaxi.encoder.fbank import Fbank
@@ -40,9 +39,9 @@ WAVE_FAMILY = (
     "wavlm",
 )
 # Encoders that are a part of a larger model: class, configuration, and what its weights are named
-PARTS: dict[str, tuple[type[PreTrainedModel], Any, str]] = {
-    "seamless_m4t_v2": (SeamlessM4Tv2SpeechEncoder, SeamlessM4Tv2Config, r"^speech_encoder\."),
-    "whisper": (WhisperEncoder, WhisperConfig, r"^(model\.)?encoder\."),
+PARTS: dict[str, tuple[str, Any, str]] = {
+    "seamless_m4t_v2": ("SeamlessM4Tv2SpeechEncoder", SeamlessM4Tv2Config, r"^speech_encoder\."),
+    "whisper": ("WhisperEncoder", WhisperConfig, r"^(model\.)?encoder\."),
 }
 FAMILIES = sorted({*FBANK_FAMILY, *WAVE_FAMILY, *PARTS})
 ALIASES = {"seamlessm4t-v2-large-speech_encoder": "seamless_m4t_v2"}
@@ -288,7 +287,7 @@ def load(
     """
     options: dict[str, Any] = {"dtype": torch.float32}
     if family in PARTS:
-        encoder, hf_config, prefix = PARTS[family]
+        encoder, (_, hf_config, prefix) = part(family), PARTS[family]
         options |= {"config": hf_config.from_dict(own(settings)), "key_mapping": {prefix: ""}}
     else:
         encoder, options["trust_remote_code"] = AutoModel, remote
@@ -304,13 +303,18 @@ def load(
 def build(name: str, family: str, settings: dict[str, Any], remote: bool) -> PreTrainedModel:
     """Return an encoder without weights."""
     if family in PARTS:
-        encoder, hf_config, _ = PARTS[family]
-        return encoder(hf_config.from_dict(own(settings)))
+        return part(family)(PARTS[family][1].from_dict(own(settings)))
     if remote:
         hf_config = from_hub(AutoConfig, name, trust_remote_code=True)
     else:
         hf_config = AutoConfig.for_model(**settings)
     return AutoModel.from_config(hf_config, trust_remote_code=remote)
+
+
+def part(family: str) -> type[PreTrainedModel]:
+    """Return the class of an encoder that is a part of a larger model; only it is imported."""
+    module = import_module(f"transformers.models.{family}.modeling_{family}")
+    return getattr(module, PARTS[family][0])
 
 
 def own(settings: dict[str, Any]) -> dict[str, Any]:
