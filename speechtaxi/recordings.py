@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -46,8 +47,8 @@ def gather(
 
     Args:
         fail: is told of a path that names nothing.
-        language: ISO 639-3 of what does not say; "folder" takes the first folder below the one that
-            was named whose name is a code.
+        language: ISO 639-3 of what does not say; "folder" takes the first folder whose name is a
+            code: below the one that was named, else that one, or the one that a named file lies in.
         include, exclude: see `audio.find_recordings`.
     """
     paths: list[str] = []
@@ -63,10 +64,11 @@ def gather(
         except InputError as error:
             fail(Utterance(name, spoken, audio=name), str(error))
     for id, path in audio.find_recordings(paths, include, exclude):
-        codes = [part for part in id.split("/")[:-1] if is_code(part)] or [UNKNOWN]
-        recordings.append(
-            Utterance(id, codes[0] if language == "folder" else spoken, audio=str(path))
-        )
+        if language == "folder":
+            *below, _ = id.split("/")
+            above = Path(os.path.abspath(path)).parents[len(below)].name
+            spoken = next(filter(is_code, [*below, above]), UNKNOWN)
+        recordings.append(Utterance(id, spoken, audio=str(path)))
     return recordings
 
 

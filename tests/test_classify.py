@@ -282,8 +282,15 @@ def test_languages_come_from_folders_and_manifests(e2e_run, tone, tmp_path, caps
     row = {"id": "x", "audio": str(folder / "c.wav"), "language": "swh"}
     manifest.write_text(json.dumps(row))
     assert main(["classify", str(e2e_run), str(folder), "--language", "folder"]) == 0
-    told = {row["id"]: row["language"] for row in rows(capsys.readouterr().out)}
+    out, err = capsys.readouterr()
+    assert "1 of 3 recordings lie in no folder that is named by a language's code" in err
+    told = {row["id"]: row["language"] for row in rows(out)}
     assert told == {"fra/a.wav": "fra", "2024/yor/b.wav": "yor", "c.wav": "und"}
+    named = [str(folder / "fra"), str(folder / "2024" / "yor" / "b.wav")]
+    assert main(["classify", str(e2e_run), *named, "--language", "folder"]) == 0
+    out, err = capsys.readouterr()
+    assert {row["id"]: row["language"] for row in rows(out)} == {"a.wav": "fra", "b.wav": "yor"}
+    assert "no folder" not in err
     assert main(["classify", str(e2e_run), str(manifest)]) == 0
     assert [(r["id"], r["language"]) for r in rows(capsys.readouterr().out)] == [("x", "swh")]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from speechtaxi.classify.options import parser, refuse_nonsense
 from speechtaxi.errors import InputError
+from speechtaxi.languages import UNKNOWN
 from speechtaxi.routing import is_report, routed
 from speechtaxi.types import Answer, Utterance
 
@@ -43,6 +44,12 @@ def main(argv: list[str]) -> int:
         include=args.include,
         exclude=args.exclude,
     )
+    if args.language == "folder" and (untold := [r for r in recordings if r.language == UNKNOWN]):
+        print(
+            f"speechtaxi classify: {len(untold)} of {len(recordings)} recordings lie in no folder "
+            f"that is named by a language's code, such as {untold[0].audio}",
+            file=sys.stderr,
+        )
     segmenter = engine.segmenter_of(args)
     chosen = by_model(args.model, recordings)
     shown: list[Answer] = []
