@@ -1,5 +1,6 @@
 """The cascade route: views, what is read of a clip, and the same text in training and use."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -174,6 +175,24 @@ def test_an_exported_cascade_brings_its_recogniser(cascade_run, corpus, tmp_path
     (row,) = model.classify(clip, language="eng")
     (known,) = speechtaxi.load(str(cascade_run)).classify(clip, language="eng")
     assert row == known
+
+
+def test_a_recogniser_named_from_elsewhere_is_found(cascade_run, speller, tmp_path, monkeypatch):
+    tree, elsewhere = tmp_path / "tree", tmp_path / "elsewhere"
+    shutil.copytree(speller, tree / "runs" / "speller")
+    assert main(["export", str(cascade_run), str(tree / "models" / "cascade")]) == 0
+    config = tree / "models" / "cascade" / "config.json"
+    told = config.read_text().replace('"./recognizer"', '"runs/speller"')
+    config.write_text(told.replace('"store": null', '"store": "runs/transcripts.sqlite"'))
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    model = speechtaxi.load(str(tree / "models" / "cascade"))
+    assert model.recognizer == str(tree / "runs" / "speller")
+    assert model.store is None  # rather than a new one here
+    monkeypatch.chdir(tree)
+    (tree / "runs" / "transcripts.sqlite").touch()
+    assert speechtaxi.load("models/cascade").store == "runs/transcripts.sqlite"
+    assert speechtaxi.load("models/cascade").recognizer == "runs/speller"
 
 
 def test_the_recogniser_is_no_part_of_the_model(cascade_run):
