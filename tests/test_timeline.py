@@ -332,6 +332,19 @@ def test_the_page_is_whole_and_escaped():
     assert "unsafe" not in re.search(r"Content-Security-Policy.*", html)[0]
 
 
+def test_the_page_tells_where_probabilities_are_not_calibrated():
+    def page(**languages):
+        rows = [
+            segment(0, 9, "sport", id=code, language=code, calibrated=known)
+            for code, known in languages.items()
+        ]
+        return as_html([*rows, *(summarize([r], path="p", id=r.id, seconds=9) for r in rows)])
+
+    assert "calibrated" not in page(eng=True, fra=True).split("<body>")[1]
+    assert "not calibrated in French, Yoruba: they" in page(yor=False, eng=True, fra=False)
+    assert "not calibrated: they" in page(fra=False)
+
+
 def test_an_empty_page_is_a_page():
     assert "0 recordings" in as_html([])
 

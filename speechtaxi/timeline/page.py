@@ -126,7 +126,10 @@ def as_html(
         recordings=recordings,
         hours=clock(sum(recording.seconds for recording in recordings)),
         systems=[system for system in dict.fromkeys(a.system for a in told) if system],
-        calibrated={a.calibrated for a in told if a.probability is not None},
+        calibrated=any(a.calibrated for a in told),
+        uncalibrated=sorted(
+            {name_of(a.language) for a in told if a.probability is not None and not a.calibrated}
+        ),
         marked=any(recording.strongest for recording in recordings),
         marks=marks or {},
         looks=looks,
