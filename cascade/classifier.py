@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from cascade.model import RECENT, TextModel
-from speechtaxi.training import Training
+from speechtaxi.trainable import Trainable
 from speechtaxi.types import Utterance
 
 
-class TextClassifier(TextModel, Training):
+class TextClassifier(TextModel, Trainable):
     """Reads what was said and tells the topic: a `TextModel` that a Trainer can train."""
 
     @property

@@ -10,10 +10,10 @@ from e2e.model import SpeechModel
 from speechtaxi.batch import Batch
 from speechtaxi.data import Clips
 from speechtaxi.features import Features, fingerprint
-from speechtaxi.training import Training
+from speechtaxi.trainable import Trainable
 
 
-class SpeechClassifier(SpeechModel, Training):
+class SpeechClassifier(SpeechModel, Trainable):
     """Hears a clip and tells its topic: a `SpeechModel` that a Trainer can train."""
 
     _features: Features | None = None

@@ -1,4 +1,4 @@
-"""The shared half of both routes: head and predictions. `speechtaxi.training` trains it."""
+"""The shared half of both routes: head and predictions. `speechtaxi.trainable` has its training."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from speechtaxi.metrics import epoch_scores
 from speechtaxi.types import Prediction
 
 
-class Training(LightningModule):
+class Trainable(LightningModule):
     """Makes a `Classifier` trainable, as its second base: the same lines for both routes."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
