@@ -27,6 +27,7 @@ UNTRAINED = {"Recognizer": Speller, "TextClassifier": TextModel, "TfidfClassifie
 """What does the work without Lightning, by the name of what was trained."""
 
 TRAINED = {"Recognizer": "recognizer", "TextClassifier": "classifier", "TfidfClassifier": "floor"}
+"""Where what needs Lightning is; imported when asked for."""
 
 
 def __getattr__(name: str) -> Any:

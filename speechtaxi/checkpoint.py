@@ -143,8 +143,10 @@ def load(
     settings = dict(saved.settings)
     if "allow_remote_code" in settings:  # what a checkpoint says of itself is no permission
         settings["allow_remote_code"] = list(allow_remote_code)
-    for name in ("recognizer", "fallback", "encoder_config", "store"):
+    for name in ("recognizer", "fallback", "encoder_config"):  # what was exported beside the model
         settings[name] = _absolute(settings.get(name), saved.folder)
+    for name in ("recognizer", "fallback", "store"):
+        settings[name] = _found(settings.get(name), saved.folder)
     if not trainable and not Path(settings["store"] or "").exists():
         settings["store"] = None  # the user's own, rather than a new one wherever this is
     with Undrawn():
@@ -219,19 +221,24 @@ def save(model: nn.Module, folder: str | Path, card: str) -> None:
 
 
 def _absolute(setting: Any, folder: Path) -> Any:
-    """Resolve names that begin with ./ against the model folder.
-
-    What is not here, as the model was trained from elsewhere, is looked for in the folders above
-    the model's.
-    """
+    """Resolve names that begin with ./ against the model folder."""
     if isinstance(setting, str) and setting.startswith("./"):
         return str(folder / setting)
-    if isinstance(setting, str) and not Path(setting).exists():
-        places = (above / setting for above in folder.absolute().parents)
-        return next((str(place) for place in places if place.exists()), setting)
     if isinstance(setting, dict) and "name" in setting:
         return setting | {"name": _absolute(setting["name"], folder)}
     return setting
+
+
+def _found(name: str | None, folder: Path) -> str | None:
+    """Return where a model or file of ours is, if the model was trained from another folder.
+
+    It is looked for in the folders above the model's; a folder that is no model of ours is none, as
+    hub ids look like paths too.
+    """
+    if name is None or Path(name).exists():
+        return name
+    places = (above / name for above in folder.absolute().parents)
+    return next((str(place) for place in places if place.is_file() or is_model(place)), name)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -189,6 +189,11 @@ def test_a_recogniser_named_from_elsewhere_is_found(cascade_run, speller, tmp_pa
     model = speechtaxi.load(str(tree / "models" / "cascade"))
     assert model.recognizer == str(tree / "runs" / "speller")
     assert model.store is None  # rather than a new one here
+    (tree / "openai" / "whisper-tiny").mkdir(parents=True)  # no model of ours
+    config.write_text(config.read_text().replace("runs/speller", "openai/whisper-tiny"))
+    named = speechtaxi.load(str(tree / "models" / "cascade"))
+    assert named.recognizer == "openai/whisper-tiny"
+    config.write_text(config.read_text().replace("openai/whisper-tiny", "runs/speller"))
     monkeypatch.chdir(tree)
     (tree / "runs" / "transcripts.sqlite").touch()
     assert speechtaxi.load("models/cascade").store == "runs/transcripts.sqlite"

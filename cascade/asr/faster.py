@@ -14,6 +14,7 @@ import torch
 
 from cascade.asr.decoding import WHISPER, WINDOW
 from cascade.asr.interface import PretrainedRecognizer
+from speechtaxi import reach
 from speechtaxi.errors import InputError
 from speechtaxi.hub import OFFLINE, first_line
 from speechtaxi.languages import UNKNOWN, from_whisper, whisper_code
@@ -52,6 +53,7 @@ def faster_revision(name: str) -> str | None:
         )
     from huggingface_hub import hf_hub_download
 
+    reach.hub()
     try:
         config = hf_hub_download(repository, "config.json")
     except (OSError, ValueError) as error:

@@ -200,7 +200,6 @@ def decode(job: Job, most: float, deadline: float) -> None:
         Refusal: 413, longer than `most` seconds, whatever the header says.
         TimeoutError: not done by `deadline` (`time.monotonic`).
     """
-
     import soundfile
 
     def blocks() -> Iterator[np.ndarray]:
